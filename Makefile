@@ -1,0 +1,151 @@
+# qv.cu: `make help` lists what there is. `make compare` and `make test` do everything, set-up included.
+
+# ------------------------------------------------------------------------------------------------ choices
+# The attention variant of `make train`, and the list of all: a new variant is attention/NAME.h and one word here.
+ATTN      ?= qkv
+VARIANTS  ?= qkv mqa gqa mla qv qv_ka
+# Where it runs: cpu.
+BACKEND   ?= cpu
+# Storage of weights and activations: fp32, or fp64 for gradient checks.
+PRECISION ?= fp32
+# Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the first there is.
+BLAS      ?= auto
+# Instruction set. native: the best of the machine that builds. For binaries to be copied elsewhere: x86-64-v3 (AVX2), x86-64-v4 (AVX-512).
+MARCH     ?= native
+# A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
+DEPS      ?=
+CXX       ?= g++
+
+# ------------------------------------------------------------------------------------------------ flags, each with its reason
+ifneq ($(DEPS),)
+DEPFLAGS  := -isystem $(DEPS)/include
+DEPLIBS   := -L$(DEPS)/lib -Wl,-rpath,$(abspath $(DEPS))/lib
+endif
+has_header = $(shell echo '\#include <$(1)>' | $(CXX) $(DEPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo yes)
+ifeq ($(BLAS),auto)
+override BLAS := $(if $(call has_header,dnnl.h),onednn,$(if $(call has_header,cblas.h),openblas,none))
+endif
+BLAS_DEFINE_onednn   := -DBLAS_ONEDNN
+BLAS_DEFINE_openblas := -DBLAS_OPENBLAS
+BLAS_LIB_onednn      := -ldnnl
+BLAS_LIB_openblas    := -lopenblas
+
+# -fno-math-errno       sqrt and log need not set errno: lets loops with them vectorise; values unchanged
+# -fno-trapping-math    no floating-point traps are used: lets branch-free selects vectorise; values unchanged
+# (-Ofast and -ffast-math are not used: they would let the compiler change results.)
+CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -g1 $(EXTRA_CXXFLAGS)
+CPPFLAGS  := -I. -I$(abspath build) $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
+LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lpcre2-8 -lxxhash $(EXTRA_LDFLAGS)
+
+# ------------------------------------------------------------------------------------------------ files
+CONFIG    := $(BACKEND)-$(PRECISION)-$(BLAS)-$(MARCH)$(SANITIZE)
+OBJ       := build/obj/$(CONFIG)
+LAYERS    := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.cpp
+RUNTIME   := $(filter-out runtime/backend_%,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
+TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
+objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(1))
+COMMON    := $(call objects,$(LAYERS) $(RUNTIME) $(TOKENIZER))
+SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
+
+# Rebuilt when the commit or the flags change, so that config.json tells the truth.
+COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS) -march=$(MARCH)"
+$(shell mkdir -p build && printf '$(INFO)\n' > build/build_info.tmp && { cmp -s build/build_info.tmp build/build_info.inc || cp build/build_info.tmp build/build_info.inc; })
+
+.DEFAULT_GOAL := help
+.PHONY: help train train-all tokenizer report compare data test test-fast bench clean setup-build setup-test setup-compare
+.SECONDARY:
+JOBS      := $(shell nproc 2>/dev/null || echo 2)
+
+help:
+	@sed 's/^\t//' scripts/help.txt
+
+# ------------------------------------------------------------------------------------------------ building
+# Set-up runs first and a second make then looks at what is installed.
+train: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(SUFFIX)
+	@echo "built build/train-$(ATTN)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(SUFFIX) --help"
+train-all: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
+tokenizer: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
+report: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/report
+
+$(OBJ)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+$(OBJ)/runtime/build_info.o: build/build_info.inc
+
+$(OBJ)/train-%.o: train.cu
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -x c++ -c $< -o $@
+build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/tokenizer: $(OBJ)/tokenizer/main.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/report: $(OBJ)/scripts/report.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+
+setup-build:
+	@scripts/setup.sh build
+setup-test:
+	@scripts/setup.sh test
+setup-compare:
+	@scripts/setup.sh compare
+
+# ------------------------------------------------------------------------------------------------ the main job
+# All variants on the same text: VARIANTS, POS, SIZE, STEPS, SEEDS, ... as `make help` lists them.
+compare: setup-compare
+	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report
+	@VARIANTS="$(VARIANTS)" scripts/compare.sh
+data: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
+	@scripts/get_data.sh
+
+# ------------------------------------------------------------------------------------------------ tests
+# test_ops: every layer, tokenizer, data, files (fp32). test_ops in fp64: the same layers without rounding to hide behind.
+# test_gradients, test_model: whole models, one binary per variant and precision.
+test: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) test-binaries
+	@scripts/run_tests.sh
+
+OP_TESTS   := $(wildcard test/test_ops_*.cpp) $(wildcard test/test_sdpa.cpp)
+UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_emu.cpp,$(wildcard test/test_*.cpp))
+OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
+.PHONY: test-binaries fp64-binaries
+test-binaries: build/test-unit build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report
+	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
+fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
+
+build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+$(OBJ)/test-gradients-%.o: test/test_gradients.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+$(OBJ)/test-model-%.o: test/test_model.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+
+# ------------------------------------------------------------------------------------------------ measuring
+bench: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/bench-step build/bench-tokenizer build/tokenizer
+	@scripts/bench.sh
+build/bench-step: $(OBJ)/bench-step.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+$(OBJ)/bench-step.o: test/bench/bench_step.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$(ATTN) -c $< -o $@
+build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
+	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+
+clean:
+	rm -rf build
+
+-include $(shell find build/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,131 @@
+// MLA: multi-head latent attention [DeepSeek-V2, arXiv:2405.04434, sec. 2.1 and eqs. 37-47].
+//   c_q = rms(x W_DQ) (d_cq)     q^C = c_q W_UQ (NH, HS)    q^R = rope(c_q W_QR) (NH, d_r)
+//   c   = rms(x W_DKV) (d_c)     k^C = c W_UK (NH, HS)      v = c W_UV (NH, HS)      k^R = rope(x W_KR) (d_r), one for all heads
+//   S_h = (q^C_h . k^C_h + q^R_h . k^R) / sqrt(HS + d_r) + bias       O_h = softmax(S_h) v_h       y = concat(O_h) W_O + b_O
+// W_UQ and W_QR are one tensor, head by head [HS content rows ; d_r rotary rows], as in DeepSeek's released code. The heads of
+// K are assembled in place: a batched product writes k^C with stride HS + d_r, rope writes k^R beside it into every head.
+// --mla-dcq 0: no query compression, Q = x W_Q. --mla-dr 0 (not with --pos rope): the plain low-rank form, no rotation.
+// The decoupled rotation is there whatever --pos says of the rest. Cache: d_c + d_r elements per token and layer (c and k^R).
+// Sizes default to DeepSeek-V2's ratios: d_c = 4 HS, d_r = HS / 2, d_cq = 8 HS.
+// Saved per token: the down-projections, c_q, c, Q, K, V, O, the norms' rstd, the log-sum-exp.
+#pragma once
+#include <cmath>
+
+#include "attention/attention.h"
+
+enum Weight { WDQ, WDKV, WKR, GAIN_Q, GAIN_KV, WUQ, WUK, WUV, WO, BO };
+enum Saved { DOWN, CQ, CKV, Q, K, V, O, RSTD_Q, RSTD_KV, LSE };
+enum Scratch { DDOWN, DCQ, DCKV, DQ, DK, DV, DO };
+
+inline void attention_defaults(ModelConfig& c) {
+    if (c.NKV == 0) c.NKV = c.NH;
+    ensure_usage(c.NKV == c.NH, "--kv-heads %d with ATTN=mla: its keys and values come from the latent, one per head; leave it out", c.NKV);
+    if (c.mla_dc == 0) c.mla_dc = 4 * c.HS;
+    if (c.mla_dr < 0) c.mla_dr = c.HS / 4 * 2;
+    if (c.mla_dcq < 0) c.mla_dcq = 8 * c.HS;
+    ensure_usage(c.mla_dr % 2 == 0, "--mla-dr %d is odd; the rotation turns pairs", c.mla_dr);
+    ensure_usage(c.mla_dr > 0 || c.pos != Position::rope, "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
+}
+
+inline int query_width(const ModelConfig& c) { return c.NH * (c.HS + c.mla_dr); }
+inline int down_width(const ModelConfig& c) { return c.mla_dcq + c.mla_dc + c.mla_dr; }
+
+// A tensor that a setting leaves out keeps its place in the table with no rows, so that the enums above index it.
+inline AttentionSpec attention_spec(const ModelConfig& c) {
+    int64_t C = c.C, dcq = c.mla_dcq, dc = c.mla_dc, dr = c.mla_dr, heads = int64_t(c.NH) * c.HS, q = query_width(c);
+    auto up = [&](int64_t latent) { return Init::normal(0.02 * std::sqrt(double(C) / double(latent))); };   // as if from width C
+    AttentionSpec s;
+    s.params = {{"dq.weight", {dcq, C}, init_weight(), true},
+                {"dkv.weight", {dc, C}, init_weight(), true, true},
+                {"kr.weight", {dr, C}, init_weight(), true, true},
+                {"q_norm.weight", {dcq}, Init::constant(1), false},
+                {"kv_norm.weight", {dc}, Init::constant(1), false},
+                {dcq ? "uq.weight" : "q.weight", {q, dcq ? dcq : C}, dcq ? up(dcq) : init_weight(), true},
+                {"uk.weight", {heads, dc}, up(dc), true},
+                {"uv.weight", {heads, dc}, up(dc), true},
+                {"o.weight", {C, heads}, init_residual(c), true},
+                {"o.bias", {C}, Init::constant(0), false}};
+    s.saved = {{"down", size_t(down_width(c))}, {"cq", size_t(dcq)}, {"ckv", size_t(dc)}, {"q", size_t(q)}, {"k", size_t(q)}, {"v", size_t(heads)},
+               {"o", size_t(heads)}, {"rstd_q", 1, true}, {"rstd_kv", 1, true}, {"lse", size_t(c.NH), true}};
+    s.scratch = {{"ddown", size_t(down_width(c))}, {"dcq", size_t(dcq)}, {"dckv", size_t(dc)}, {"dq", size_t(q)}, {"dk", size_t(q)},
+                 {"dv", size_t(heads)}, {"do", size_t(heads)}};
+    s.d_qk = c.HS + c.mla_dr;
+    s.d_v = c.HS;
+    s.rope_width = c.mla_dr;
+    s.macs_per_token = size_t(C * down_width(c) + q * (dcq ? dcq : C) + 2 * dc * heads + heads * C);
+    s.cache_elements = size_t(dc + dr);
+    return s;
+}
+
+inline SdpaShape sdpa_shape(const AttentionLayer& l) {
+    size_t q = size_t(query_width(l.c)), v = size_t(l.c.NH) * l.c.HS;
+    return {l.B, l.T, l.c.NH, l.c.NH, l.c.HS + l.c.mla_dr, l.c.HS, q, q, v, v};
+}
+// c (shared by the heads) -> the content part of every head of K
+inline LinearShape content_key(const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    size_t dc = size_t(c.mla_dc), d_qk = size_t(c.HS + c.mla_dr);
+    return {l.rows(), c.mla_dc, c.HS, dc, dc, size_t(query_width(c)), c.NH, 0, c.HS * dc, d_qk};
+}
+// q^R: the last d_r of each head of Q, in place.   k^R: one vector in `down` -> the last d_r of every head of K.
+inline RopeShape rope_query(const AttentionLayer& l) {
+    size_t row = size_t(query_width(l.c)), head = size_t(l.c.HS + l.c.mla_dr);
+    return {l.B, l.T, l.c.NH, l.c.mla_dr, row, head, row, head};
+}
+inline RopeShape rope_key(const AttentionLayer& l) {
+    return {l.B, l.T, l.c.NH, l.c.mla_dr, size_t(query_width(l.c)), size_t(l.c.HS + l.c.mla_dr), size_t(down_width(l.c)), 0};
+}
+
+inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    const size_t rows = l.rows(), width = size_t(down_width(c));
+    floatX *down = l.save(DOWN), *q = l.save(Q), *k = l.save(K);
+    linear_forward(down, x, l.w[WDQ], nullptr, linear_shape(rows, c.C, down_width(c)));     // x W_DQ, x W_DKV, x W_KR at once
+    if (c.mla_dcq > 0) {
+        rmsnorm_forward(l.save(CQ), l.save_master(RSTD_Q), down, l.w[GAIN_Q], rows, c.mla_dcq, width);
+        linear_forward(q, l.save(CQ), l.w[WUQ], nullptr, linear_shape(rows, c.mla_dcq, query_width(c)));
+    } else {
+        linear_forward(q, x, l.w[WUQ], nullptr, linear_shape(rows, c.C, query_width(c)));
+    }
+    rmsnorm_forward(l.save(CKV), l.save_master(RSTD_KV), down + c.mla_dcq, l.w[GAIN_KV], rows, c.mla_dc, width);
+    linear_forward(k, l.save(CKV), l.w[WUK], nullptr, content_key(l));
+    linear_forward(l.save(V), l.save(CKV), l.w[WUV], nullptr, linear_shape(rows, c.mla_dc, c.NH * c.HS));
+    if (l.rope) {
+        rope_forward(q + c.HS, q + c.HS, l.rope, rope_query(l));
+        rope_forward(k + c.HS, down + c.mla_dcq + c.mla_dc, l.rope, rope_key(l));
+    }
+    sdpa_forward(l.save(O), l.save_master(LSE), q, k, l.save(V), l.bias, sdpa_shape(l));
+    linear_forward(out, l.save(O), l.w[WO], l.w[BO], linear_shape(rows, c.NH * c.HS, c.C));
+}
+
+inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    const size_t rows = l.rows(), width = size_t(down_width(c));
+    LinearShape out = linear_shape(rows, c.NH * c.HS, c.C), down_shape = linear_shape(rows, c.C, down_width(c));
+    LinearShape value = linear_shape(rows, c.mla_dc, c.NH * c.HS);
+    floatX *ddown = l.grad(DDOWN), *dq = l.grad(DQ), *dk = l.grad(DK), *dckv = l.grad(DCKV);
+    linear_backward_weight(l.dw[WO], l.dw[BO], dout, l.save(O), out, l.accumulate);
+    linear_backward_input(l.grad(DO), dout, l.w[WO], out);
+    sdpa_backward(dq, dk, l.grad(DV), l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), l.save(Q), l.save(K), l.save(V), l.bias,
+                  sdpa_shape(l), l.accumulate);
+    if (l.rope) {
+        rope_backward(dq + c.HS, dq + c.HS, l.rope, rope_query(l));
+        rope_backward(ddown + c.mla_dcq + c.mla_dc, dk + c.HS, l.rope, rope_key(l));        // dk^R: summed over the heads
+    }
+    linear_backward_weight(l.dw[WUK], nullptr, dk, l.save(CKV), content_key(l), l.accumulate);
+    linear_backward_input(dckv, dk, l.w[WUK], content_key(l));
+    linear_backward_weight(l.dw[WUV], nullptr, l.grad(DV), l.save(CKV), value, l.accumulate);
+    linear_backward_input(dckv, l.grad(DV), l.w[WUV], value, true);
+    rmsnorm_backward(ddown + c.mla_dcq, l.dw[GAIN_KV], dckv, l.save(DOWN) + c.mla_dcq, l.w[GAIN_KV], l.save_master(RSTD_KV), rows, c.mla_dc,
+                     width, l.accumulate);
+    LinearShape query = linear_shape(rows, c.mla_dcq > 0 ? c.mla_dcq : c.C, query_width(c));
+    const floatX* query_input = c.mla_dcq > 0 ? l.save(CQ) : x;
+    linear_backward_weight(l.dw[WUQ], nullptr, dq, query_input, query, l.accumulate);
+    if (c.mla_dcq > 0) {
+        linear_backward_input(l.grad(DCQ), dq, l.w[WUQ], query);
+        rmsnorm_backward(ddown, l.dw[GAIN_Q], l.grad(DCQ), l.save(DOWN), l.w[GAIN_Q], l.save_master(RSTD_Q), rows, c.mla_dcq, width, l.accumulate);
+    }
+    linear_backward_weight(l.dw[WDQ], nullptr, ddown, x, down_shape, l.accumulate);
+    linear_backward_input(dx, ddown, l.w[WDQ], down_shape);
+    if (c.mla_dcq == 0) linear_backward_input(dx, dq, l.w[WUQ], query, true);
+}

@@ -1,0 +1,95 @@
+// QV: Query-Value attention, "the value is also the key" [arXiv:2603.15665; "Q-K=V" in arXiv:2606.04032]. There is no W_K:
+//   Q = x W_Q + b_Q (NH, HS)     V = x W_V + b_V (NKV, HS)     O_h = softmax(s Q_h V_g^T + bias) V_g      y = concat(O_h) W_O + b_O
+//   dV = P^T dO + s dS^T Q: two terms in one accumulator (sdpa with K and V the same tensor).
+// --kv-heads groups the values (Q-GQA, Q-MQA); the default is NKV = NH. Cache: NKV HS elements per token and layer, half of QKV's.
+// Positions: added to the input (learned, sinusoidal) they also sit in V, the interference that the paper blames; a bias
+// (alibi, power) leaves V alone. RoPE has two sound forms (--qv-rope); turning V on both sides without undoing it is not one:
+//   key   K = R(V), V itself stays as it is:              dV = P^T dO + R^-1(s dS^T Q)
+//   vo    V^ = R(V) is key and value, O = R^-1(P V^):     the output's turn is undone at the query's position, so that what
+//         arrives depends on relative positions only      (VO-RoPE; Su, kexue.fm 10862)
+// Saved per token: (Q, V) side by side, K = R(V) for `key`, O (after R^-1 for `vo`), the log-sum-exp.
+#pragma once
+#include "attention/attention.h"
+
+enum Weight { WQ, WV, BQ, BV, WO, BO };
+enum Saved { QV, K, O, LSE };
+enum Scratch { DQV, DK, DO, OHAT };
+
+inline void attention_defaults(ModelConfig& c) {
+    if (c.NKV == 0) c.NKV = c.NH;
+    ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
+}
+
+inline bool rope_on_key(const ModelConfig& c) { return c.pos == Position::rope && c.qv_rope == QvRope::key; }
+inline bool rope_on_value_and_output(const ModelConfig& c) { return c.pos == Position::rope && c.qv_rope == QvRope::vo; }
+
+inline AttentionSpec attention_spec(const ModelConfig& c) {
+    int64_t q = int64_t(c.NH) * c.HS, v = int64_t(c.NKV) * c.HS, C = c.C;
+    AttentionSpec s;
+    s.params = {{"q.weight", {q, C}, init_weight(), true},
+                {"v.weight", {v, C}, init_weight(), true, true},
+                {"q.bias", {q}, Init::constant(0), false},
+                {"v.bias", {v}, Init::constant(0), false, true},
+                {"o.weight", {C, q}, init_residual(c), true},
+                {"o.bias", {C}, Init::constant(0), false}};
+    s.saved = {{"qv", size_t(q + v)}, {"k", rope_on_key(c) ? size_t(v) : 0}, {"o", size_t(q)}, {"lse", size_t(c.NH), true}};
+    s.scratch = {{"dqv", size_t(q + v)}, {"dk", rope_on_key(c) ? size_t(v) : 0}, {"do", size_t(q)},
+                 {"ohat", rope_on_value_and_output(c) ? size_t(q) : 0}};
+    s.d_qk = s.d_v = c.HS;
+    s.rope_width = c.pos == Position::rope ? c.HS : 0;
+    s.macs_per_token = size_t(C * (2 * q + v));
+    s.cache_elements = size_t(v);
+    return s;
+}
+
+inline SdpaShape sdpa_shape(const AttentionLayer& l) {
+    size_t q = size_t(l.c.NH) * l.c.HS, v = size_t(l.c.NKV) * l.c.HS;
+    return {l.B, l.T, l.c.NH, l.c.NKV, l.c.HS, l.c.HS, q + v, rope_on_key(l.c) ? v : q + v, q + v, q};
+}
+// `heads` heads whose rows are `out_row` and `in_row` apart
+inline RopeShape rope_shape(const AttentionLayer& l, int heads, size_t out_row, size_t in_row) {
+    size_t HS = size_t(l.c.HS);
+    return {l.B, l.T, heads, l.c.HS, out_row, HS, in_row, HS};
+}
+
+inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
+    const size_t row = size_t(q_width + v_width);
+    floatX *q = l.save(QV), *v = q + q_width, *k = v, *o = l.save(O);
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(l.rows(), c.C, q_width + v_width));
+    if (rope_on_key(c)) {
+        k = l.save(K);
+        rope_forward(q, q, l.rope, rope_shape(l, c.NH, row, row));
+        rope_forward(k, v, l.rope, rope_shape(l, c.NKV, v_width, row));
+    }
+    if (rope_on_value_and_output(c)) rope_forward(q, q, l.rope, rope_shape(l, c.NH + c.NKV, row, row));      // (Q, V) are neighbours
+    sdpa_forward(o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l));
+    if (rope_on_value_and_output(c)) rope_forward(o, o, l.rope, rope_shape(l, c.NH, q_width, q_width), true);
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), q_width, c.C));
+}
+
+inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
+    const size_t row = size_t(q_width + v_width);
+    LinearShape in = linear_shape(l.rows(), c.C, q_width + v_width), out = linear_shape(l.rows(), q_width, c.C);
+    const floatX *q = l.save(QV), *v = q + q_width, *k = rope_on_key(c) ? l.save(K) : v, *o = l.save(O);
+    floatX *dq = l.grad(DQV), *dv = dq + q_width, *dk = rope_on_key(c) ? l.grad(DK) : dv, *d_o = l.grad(DO);
+    linear_backward_weight(l.dw[WO], l.dw[BO], dout, o, out, l.accumulate);
+    linear_backward_input(d_o, dout, l.w[WO], out);
+    if (rope_on_value_and_output(c)) {                        // back to the turned frame: O^ = R(O), dO^ = R(dO)
+        RopeShape heads = rope_shape(l, c.NH, q_width, q_width);
+        rope_forward(l.grad(OHAT), o, l.rope, heads);
+        rope_backward(d_o, d_o, l.rope, heads, false, true);
+        o = l.grad(OHAT);
+    }
+    sdpa_backward(dq, dk, dv, l.dp, l.da, d_o, o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate);
+    if (rope_on_key(c)) {
+        rope_backward(dq, dq, l.rope, rope_shape(l, c.NH, row, row));
+        rope_backward(dv, dk, l.rope, rope_shape(l, c.NKV, v_width, row), true);
+    }
+    if (rope_on_value_and_output(c)) rope_backward(dq, dq, l.rope, rope_shape(l, c.NH + c.NKV, row, row));
+    linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
+    linear_backward_input(dx, dq, l.w[WQ], in);
+}

@@ -1,0 +1,107 @@
+// QV-Ka: the key is made after the value, from value and context [arXiv:2603.15665].
+//   Q = x W_Q + b_Q (NH, HS)     V = x W_V + b_V (NKV, HS)     G = x W_ctx (d_ctx), one vector shared by all heads
+//   K_g = [G ; V_g] W_K,g,  W_K,g (HS, d_ctx + HS)       O_h = softmax(s Q_h K_g^T + bias) V_g       y = concat(O_h) W_O + b_O
+// Certain: K is made from [context ; value]. Inferred: G is shared by the heads and W_K acts per head (a full-width W_K would
+// have more parameters than multi-head attention, against the paper's claim). --qvka-tied shares one W_K among the heads;
+// --qvka-dctx sets d_ctx, default 2 HS (the paper's stronger setting); 0: K from V alone.
+// G and K have no bias: a constant added to every key adds the same number to all of a query's scores; the softmax ignores it.
+// With W_K,g = [A_g ; B_g]: S_h = Q_h A_g^T G^T + Q_h B_g^T V_g^T, QV plus one shared key of width d_ctx, so decoding caches only
+// V and G: NKV HS + d_ctx elements per token and layer.
+// RoPE turns Q and K; V stays. Saved per token: (Q, V) side by side, G, the turned K, O, the log-sum-exp.
+#pragma once
+#include <cmath>
+
+#include "attention/attention.h"
+
+enum Weight { WQ, WV, BQ, BV, WK, WO, BO, WCTX };
+enum Saved { QV, G, K, O, LSE };
+enum Scratch { DQV, DG, DK, DO };
+
+inline void attention_defaults(ModelConfig& c) {
+    if (c.NKV == 0) c.NKV = c.NH;
+    if (c.qvka_dctx < 0) c.qvka_dctx = 2 * c.HS;
+    ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
+}
+
+inline AttentionSpec attention_spec(const ModelConfig& c) {
+    int64_t q = int64_t(c.NH) * c.HS, v = int64_t(c.NKV) * c.HS, C = c.C, d_ctx = c.qvka_dctx, HS = c.HS, d_k = d_ctx + HS;
+    Init init_key = Init::normal(1 / std::sqrt(double(d_k)));            // 0.02 would leave the logits too flat
+    AttentionSpec s;
+    s.params = {{"q.weight", {q, C}, init_weight(), true},
+                {"v.weight", {v, C}, init_weight(), true, true},
+                {"q.bias", {q}, Init::constant(0), false},
+                {"v.bias", {v}, Init::constant(0), false, true},
+                {"k.weight", c.qvka_tied ? std::vector<int64_t>{HS, d_k} : std::vector<int64_t>{c.NKV, HS, d_k}, init_key, true},
+                {"o.weight", {C, q}, init_residual(c), true},
+                {"o.bias", {C}, Init::constant(0), false}};
+    if (d_ctx > 0) s.params.push_back({"ctx.weight", {d_ctx, C}, init_weight(), true});
+    s.saved = {{"qv", size_t(q + v)}, {"g", size_t(d_ctx)}, {"k", size_t(v)}, {"o", size_t(q)}, {"lse", size_t(c.NH), true}};
+    s.scratch = {{"dqv", size_t(q + v)}, {"dg", size_t(d_ctx)}, {"dk", size_t(v)}, {"do", size_t(q)}};
+    s.d_qk = s.d_v = c.HS;
+    s.rope_width = c.pos == Position::rope ? c.HS : 0;
+    s.macs_per_token = size_t(C * (2 * q + v + d_ctx) + v * d_k);
+    s.cache_elements = size_t(v + d_ctx);
+    return s;
+}
+
+inline SdpaShape sdpa_shape(const AttentionLayer& l) {
+    size_t q = size_t(l.c.NH) * l.c.HS, v = size_t(l.c.NKV) * l.c.HS;
+    return {l.B, l.T, l.c.NH, l.c.NKV, l.c.HS, l.c.HS, q + v, v, q + v, q};
+}
+inline RopeShape rope_shape(const AttentionLayer& l, int heads, size_t row) {
+    return {l.B, l.T, heads, l.c.HS, row, size_t(l.c.HS), row, size_t(l.c.HS)};
+}
+// K += G A^T: every head reads the same G; its weights are the first d_ctx columns of W_K
+inline LinearShape key_from_context(const AttentionLayer& l) {
+    size_t HS = size_t(l.c.HS), d_k = l.c.qvka_dctx + HS;
+    return {l.rows(), l.c.qvka_dctx, l.c.HS, size_t(l.c.qvka_dctx), d_k, l.c.NKV * HS, l.c.NKV, 0, l.c.qvka_tied ? 0 : HS * d_k, HS};
+}
+// K_g += V_g B_g^T: each head reads its own V; its weights are the last HS columns of W_K
+inline LinearShape key_from_value(const AttentionLayer& l) {
+    size_t HS = size_t(l.c.HS), d_k = l.c.qvka_dctx + HS, row = (l.c.NH + l.c.NKV) * HS;
+    return {l.rows(), l.c.HS, l.c.HS, row, d_k, l.c.NKV * HS, l.c.NKV, HS, l.c.qvka_tied ? 0 : HS * d_k, HS};
+}
+
+inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
+    floatX *q = l.save(QV), *v = q + q_width, *k = l.save(K);
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(l.rows(), c.C, q_width + v_width));
+    linear_forward(k, v, l.w[WK] + c.qvka_dctx, nullptr, key_from_value(l));
+    if (c.qvka_dctx > 0) {
+        linear_forward(l.save(G), x, l.w[WCTX], nullptr, linear_shape(l.rows(), c.C, c.qvka_dctx));
+        linear_forward(k, l.save(G), l.w[WK], nullptr, key_from_context(l), true);
+    }
+    if (l.rope) {
+        rope_forward(q, q, l.rope, rope_shape(l, c.NH, q_width + v_width));
+        rope_forward(k, k, l.rope, rope_shape(l, c.NKV, v_width));
+    }
+    sdpa_forward(l.save(O), l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l));
+    linear_forward(out, l.save(O), l.w[WO], l.w[BO], linear_shape(l.rows(), q_width, c.C));
+}
+
+inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, const AttentionLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
+    LinearShape in = linear_shape(l.rows(), c.C, q_width + v_width), out = linear_shape(l.rows(), q_width, c.C);
+    const floatX *q = l.save(QV), *v = q + q_width;
+    floatX *dq = l.grad(DQV), *dv = dq + q_width, *dk = l.grad(DK);
+    linear_backward_weight(l.dw[WO], l.dw[BO], dout, l.save(O), out, l.accumulate);
+    linear_backward_input(l.grad(DO), dout, l.w[WO], out);
+    sdpa_backward(dq, dk, dv, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), q, l.save(K), v, l.bias, sdpa_shape(l), l.accumulate);
+    if (l.rope) {
+        rope_backward(dq, dq, l.rope, rope_shape(l, c.NH, q_width + v_width));
+        rope_backward(dk, dk, l.rope, rope_shape(l, c.NKV, v_width));
+    }
+    linear_backward_weight(l.dw[WK] + c.qvka_dctx, nullptr, dk, v, key_from_value(l), l.accumulate);
+    linear_backward_input(dv, dk, l.w[WK] + c.qvka_dctx, key_from_value(l), true);          // dV = P^T dO + dK_g B_g
+    linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
+    linear_backward_input(dx, dq, l.w[WQ], in);
+    if (c.qvka_dctx > 0) {
+        LinearShape context = linear_shape(l.rows(), c.C, c.qvka_dctx);
+        linear_backward_weight(l.dw[WK], nullptr, dk, l.save(G), key_from_context(l), l.accumulate);
+        linear_backward_input(l.grad(DG), dk, l.w[WK], key_from_context(l));                // dG: summed over the heads
+        linear_backward_weight(l.dw[WCTX], nullptr, l.grad(DG), x, context, l.accumulate);
+        linear_backward_input(dx, l.grad(DG), l.w[WCTX], context, true);
+    }
+}

@@ -1,0 +1,26 @@
+// The core that all variants share: causal scaled dot-product attention [Vaswani et al. 2017, eq. 1] with a positional bias,
+// computed tile by tile with the log-sum-exp saved, so that nothing of size T x T is kept [Dao et al. 2022].
+//   S = s Q K^T + bias(i - j)      P = softmax_{j <= i}(S)      O = P V                s = 1 / sqrt(d_qk)
+//   D = rowsum(dO * O)     dP = dO V^T     dS = P * (dP - D)     dQ = s dS K     dK = s dS^T Q     dV = P^T dO
+// q, k: vectors of d_qk, v, o: of d_v; k and v have NKV heads, query head h reads head floor(h * NKV / NH).
+// k and v may be the same tensor (QV): then dk == dv too and receives both terms.
+// Bias: none; alibi -slope_h d; power -p_h ln(1 + a_h d) with gradients dp_h = -sum dS ln(1 + a d), da_h = -sum dS p d / (1 + a d).
+#pragma once
+#include "runtime/types.h"
+
+struct SdpaShape {
+    int B, T, NH, NKV, d_qk, d_v;
+    size_t q_row, k_row, v_row, o_row;       // strides in elements between positions t; heads are d_qk (q, k), d_v (v, o) apart
+};
+enum class BiasKind { none, alibi, power };
+struct PositionBias {
+    BiasKind kind = BiasKind::none;
+    const floatM* slope = nullptr;           // (NH), alibi
+    const floatX *p = nullptr, *a = nullptr; // (NH), power
+};
+
+// lse: (B, NH, T) floatM, natural logarithm.
+void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s);
+// dq, dk, dv =, with the strides of q, k, v; dout has o's. dp, da (= | += when accumulate), used with power only.
+void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
+                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate);

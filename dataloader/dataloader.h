@@ -1,0 +1,50 @@
+// Token shards -> batches of (B, T) inputs and targets, in an order that is a pure function of (seed, samples consumed).
+// A sample is T+1 consecutive tokens: inputs are the first T, targets the last T. The shards of a split, in the order of their
+// names, form one token stream; sample i covers tokens [i*T, i*T + T] of it (neighbours share one token), a sample never
+// crosses from one shard into the next. Every epoch visits each sample once, in a fresh order drawn from (seed, epoch).
+// Thus micro-batch size, accumulation and number of processes do not change which samples a step sees, nor their order.
+//
+// Shard format (llm.c): 256 int32 header: magic 20240520, version 1, count, zeros; then uint16 tokens. 32-bit form: magic
+// 20240801, version 7, uint32 tokens (for vocabularies above 65536). Files above 2 GiB work (pread, 64-bit offsets;
+// a count above 2^31-1 keeps its upper half in header[3]).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+struct Shard {
+    std::string path;
+    int fd = -1;
+    size_t count = 0;         // tokens
+    int bytes_per_token = 2;
+};
+
+struct Dataset {              // one split
+    std::vector<Shard> shards;
+    std::vector<size_t> first_sample;   // per shard, plus the total at the end
+    size_t T = 0, samples = 0, tokens = 0;
+    std::string fingerprint;  // XXH3-128 over names, sizes and all tokens (they are read once anyway, for the check)
+    Dataset() = default;
+    Dataset(Dataset&&) noexcept;
+    Dataset& operator=(Dataset&&) noexcept;
+    ~Dataset();
+};
+
+// Opens DIR/<split>*.bin (split "train" or "val"), checks every header and every token against `vocab`, and fails
+// naming file and offset. T: context. A split with no whole sample (T+1 tokens) is refused.
+Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab);
+
+// Index of the sample at position `consumed` of the endless shuffled sequence.
+size_t dataset_shuffled(const Dataset&, uint64_t seed, uint64_t consumed);
+// Reads sample `index` into inputs[T], targets[T].
+void dataset_read(const Dataset&, size_t index, int* inputs, int* targets);
+// B samples from position `consumed` on, shuffled: inputs, targets (B, T).
+void dataset_batch(const Dataset&, uint64_t seed, uint64_t consumed, size_t B, int* inputs, int* targets);
+
+// Writing. `path` is written to path.tmp and renamed. 16-bit when vocab <= 65536, else 32-bit.
+void shard_write(const std::string& path, const uint32_t* tokens, size_t count, size_t vocab);
+std::vector<uint32_t> shard_read_all(const Shard&);
+Shard shard_open(const std::string& path);    // header checked against the file's size

@@ -1,0 +1,76 @@
+// A small matrix product in registers: C (+)= A B, on operands that already sit in cache.
+// Used by attention (sdpa.cpp) on its tiles, and, packed block by block, as the plain product of builds without a BLAS
+// (gemm.cpp). Idea: an MR x (NV vectors) block of C stays in registers while k runs; each step loads NV vectors of B and
+// broadcasts MR elements of A [Goto & van de Geijn 2008]. Every element of C is one chain of fused multiply-adds in the
+// order of k, so the result does not depend on how C is cut into blocks.
+#pragma once
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+inline constexpr int VECTOR_BYTES = 64, TILE_ROWS = 12;      // 24 accumulators + 2 of B + 1 of A of 32 registers
+#elif defined(__AVX__)
+inline constexpr int VECTOR_BYTES = 32, TILE_ROWS = 6;       // 12 + 2 + 1 of 16 registers
+#else
+inline constexpr int VECTOR_BYTES = 16, TILE_ROWS = 6;
+#endif
+
+template <class T> struct VectorOf { typedef T type __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias)); };
+template <class T> using Vector = typename VectorOf<T>::type;
+template <class T> inline constexpr int LANES = VECTOR_BYTES / int(sizeof(T));
+
+// Where A is: element (i, k) at p[i * i_stride + k * k_stride]. Row-major: {p, ld, 1}; transposed: {p, 1, ld}.
+template <class T> struct TileA { const T* p; size_t i_stride, k_stride; };
+
+template <class T, int MR, int NV, bool ADD>
+inline void tile_kernel(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, int k) {
+    Vector<T> acc[MR][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; v++) acc[i][v] = Vector<T>{};
+    for (int kk = 0; kk < k; kk++) {
+        Vector<T> bv[NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; v++) bv[v] = *reinterpret_cast<const Vector<T>*>(b + kk * ldb + v * LANES<T>);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; i++) {
+            T x = a.p[i * a.i_stride + kk * a.k_stride];
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; v++) acc[i][v] += x * bv[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; v++) {
+            auto* out = reinterpret_cast<Vector<T>*>(c + i * ldc + v * LANES<T>);
+            *out = ADD ? *out + acc[i][v] : acc[i][v];
+        }
+}
+
+template <class T, int NV, bool ADD> inline void tile_column(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, int m, int k) {
+    int i = 0;
+    auto at = [&](int row) { return TileA<T>{a.p + row * a.i_stride, a.i_stride, a.k_stride}; };
+    for (; i + TILE_ROWS <= m; i += TILE_ROWS) tile_kernel<T, TILE_ROWS, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
+    for (; i + 4 <= m; i += 4) tile_kernel<T, 4, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
+    for (; i < m; i++) tile_kernel<T, 1, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
+}
+
+// C (m, n) = A B, or += when ADD. b: (k, n) row-major with stride ldb.
+template <bool ADD, class T> inline void tile_product(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, int m, int n, int k) {
+    constexpr int W = LANES<T>;
+    int j = 0;
+    for (; j + 2 * W <= n; j += 2 * W) tile_column<T, 2, ADD>(c + j, ldc, a, b + j, ldb, m, k);
+    for (; j + W <= n; j += W) tile_column<T, 1, ADD>(c + j, ldc, a, b + j, ldb, m, k);
+    if (j == n) return;
+    for (int i = 0; i < m; i++) {                             // the last n % W columns, for awkward sizes
+        T acc[W] = {};
+        for (int kk = 0; kk < k; kk++) {
+            T x = a.p[i * a.i_stride + kk * a.k_stride];
+            for (int jj = j; jj < n; jj++) acc[jj - j] += x * b[kk * ldb + jj];
+        }
+        for (int jj = j; jj < n; jj++) c[i * ldc + jj] = ADD ? c[i * ldc + jj] + acc[jj - j] : acc[jj - j];
+    }
+}

@@ -1,0 +1,51 @@
+// RMSNorm on the CPU. See rmsnorm.h; the structure is layernorm.cpp's without the mean.
+#include "layers/rmsnorm.h"
+
+#include <algorithm>
+#include <cmath>
+
+void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, size_t rows, int C, size_t ld_x) {
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < rows; r++) {
+        const floatX* p = x + r * ld_x;
+        floatX* out = y + r * C;
+        floatM squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int c = 0; c < C; c++) squares += p[c] * p[c];
+        floatM s = rstd[r] = floatM(1) / std::sqrt(squares / C + floatM(RMSNORM_EPS));
+#pragma omp simd
+        for (int c = 0; c < C; c++) out[c] = p[c] * s * w[c];
+    }
+}
+
+void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x, const floatX* w, const floatM* rstd,
+                      size_t rows, int C, size_t ld_x, bool accumulate) {
+    constexpr int COLUMNS = 64;
+    int blocks = int(ceil_div(size_t(C), COLUMNS));
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int block = 0; block < blocks; block++) {
+            int begin = block * COLUMNS, n = std::min(COLUMNS, C - begin);
+            floatM sum[COLUMNS] = {};
+            for (size_t r = 0; r < rows; r++) {
+                const floatX *d = dy + r * C + begin, *p = x + r * ld_x + begin;
+                floatM s = rstd[r];
+#pragma omp simd
+                for (int c = 0; c < n; c++) sum[c] += d[c] * p[c] * s;
+            }
+            for (int c = 0; c < n; c++) dw[begin + c] = (accumulate ? dw[begin + c] : floatM(0)) + sum[c];
+        }
+#pragma omp for schedule(static)
+        for (size_t r = 0; r < rows; r++) {
+            const floatX *d = dy + r * C, *p = x + r * ld_x;
+            floatX* out = dx + r * ld_x;
+            floatM s = rstd[r], sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int c = 0; c < C; c++) sum += d[c] * w[c] * (p[c] * s);
+            floatM mean_gn = sum / C;
+#pragma omp simd
+            for (int c = 0; c < C; c++) out[c] = s * (d[c] * w[c] - p[c] * s * mean_gn);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+// Rotary position embedding [Su et al. 2021, eq. 34], half-split pairing as in Llama: element i turns with element i + d/2 by
+// the angle t * theta^(-2i/d), t the position in the sequence. R_t is orthogonal: its backward is its inverse, R_{-t}.
+// Rows are (b, t); each row holds `heads` vectors of width d. All strides in elements.
+#pragma once
+#include "runtime/types.h"
+
+struct RopeShape {
+    int B, T, heads, d;
+    size_t out_row, out_head;    // of the rotated tensor
+    size_t in_row, in_head;      // of the source; in_head = 0: one head, turned once and written to every head (MLA's k_r)
+};
+
+// table: (T, d/2, 2) floatM, cos and sin; filled on the host.
+void rope_table(floatM* table, int T, int d, double theta);
+// out = R_t in, or R_{-t} in when inverse. out may be in when the layouts agree.
+void rope_forward(floatX* out, const floatX* in, const floatM* table, const RopeShape& s, bool inverse = false);
+// din (= | += when accumulate) R_{-t} dout (R_t when inverse); summed over the heads when in_head == 0.
+void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s, bool accumulate = false, bool inverse = false);

@@ -1,0 +1,26 @@
+// The machine under the layers: memory, copies, facts. One implementation per backend (backend_cpu.cpp; CUDA and its emulation
+// bring their own). "Device" memory is ordinary memory on the CPU. One compute stream: calls run in the order they are made.
+#pragma once
+#include <cstddef>
+#include <string>
+
+void backend_init(int threads);                    // 0: all. Picks the device; fails in one line when there is none
+const char* backend_name();                        // "cpu", "cuda", "emu"
+
+void* device_alloc(size_t bytes);                  // zeroed, 256-byte aligned; fails with the bytes asked for and available
+void device_free(void* p);
+void device_zero(void* p, size_t bytes);
+void copy_to_device(void* device, const void* host, size_t bytes);
+void copy_to_host(void* host, const void* device, size_t bytes);    // waits for the work before it
+void device_synchronize();
+
+template <class T> T* device_alloc_array(size_t n) { return static_cast<T*>(device_alloc(n * sizeof(T))); }
+
+struct DeviceFacts {
+    std::string name;                              // "AMD EPYC 9654", "NVIDIA H200"
+    int threads;                                   // CPU threads in use
+    double peak_flops;                             // nominal, for MFU; 0: unknown
+    size_t memory_bytes;                           // all of it
+};
+DeviceFacts device_facts();
+size_t peak_memory_bytes();                        // the process's highest resident (CPU) or allocated (GPU) memory so far

@@ -1,0 +1,6 @@
+// The Makefile writes build/build_info.inc whenever the commit or the flags change. See build_info.h.
+#include "runtime/build_info.h"
+
+#include "build_info.inc"
+
+BuildInfo build_info() { return {BUILD_COMMIT, __VERSION__, BUILD_FLAGS, __DATE__}; }

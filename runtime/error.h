@@ -1,0 +1,35 @@
+// Errors: one clear line (what, where, what to do) and a non-zero exit code.
+// `fail` and `ensure` throw; main() prints the line and returns the code, tests catch it. Both are always compiled in.
+// Never throw inside an OpenMP region: check before it.
+#pragma once
+#include <cstdarg>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+
+enum ExitCode { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_STOPPED_AND_SAVED = 75 };
+
+struct Error : std::runtime_error {
+    int exit_code;
+    Error(int code, const std::string& message) : std::runtime_error(message), exit_code(code) {}
+};
+
+// printf into a string
+[[gnu::format(printf, 1, 2)]] inline std::string format(const char* fmt, ...) {
+    va_list args, again;
+    va_start(args, fmt);
+    va_copy(again, args);
+    std::string s(size_t(vsnprintf(nullptr, 0, fmt, args)), '\0');
+    vsnprintf(s.data(), s.size() + 1, fmt, again);
+    va_end(again);
+    va_end(args);
+    return s;
+}
+
+// Something went wrong while running: exit code 1.
+#define fail(...) throw Error(EXIT_FAILED, format(__VA_ARGS__))
+// The user asked for something impossible (options): exit code 2.
+#define fail_usage(...) throw Error(EXIT_USAGE, format(__VA_ARGS__))
+// ensure(n > 0, "%s: %d tokens; give a longer text", path, n)
+#define ensure(condition, ...) do { if (!(condition)) fail(__VA_ARGS__); } while (0)
+#define ensure_usage(condition, ...) do { if (!(condition)) fail_usage(__VA_ARGS__); } while (0)

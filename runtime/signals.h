@@ -1,0 +1,7 @@
+// SIGTERM, SIGINT and SIGUSR1 ask the run to stop: every loop polls `stop_requested`, the run saves and exits 75.
+// A second signal quits at once.
+#pragma once
+
+void signals_install();
+bool stop_requested();
+const char* stop_signal_name();      // "SIGTERM", ...

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Gets a text, trains a tokenizer on it, and encodes it into token shards: data/NAME/{tokenizer.json,train*.bin,val*.bin}.
+#   scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|FILE...]
+#   auto (default)  tiny Shakespeare (1.1 MB, Karpathy's char-rnn); where the network is closed, the King James Bible (4.1 MB),
+#                   which Debian's package bible-kjv holds; with neither, says what to do.
+#   FILE...         your own text files.
+# The last line on stdout is the data folder; everything else goes to stderr. Does nothing when the folder is ready
+# (data/NAME/source.txt says from what it was made). Raw texts are kept in data/raw/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+SHAKESPEARE_URL=${SHAKESPEARE_URL:-https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt}
+SHAKESPEARE_SHA256=86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed
+TOKENIZER=${TOKENIZER:-build/tokenizer}
+DATA_ROOT=${DATA_ROOT:-data}
+TRAIN_LIMIT=100000000          # bytes of text that the tokenizer learns from, at most: more changes no merge that matters
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "get_data.sh: $*"; exit 1; }
+usage() { say "get_data.sh: $*"; say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|FILE...]"; exit 2; }
+sha256() { sha256sum "$@" | cut -d' ' -f1; }
+
+out="" vocab=1024 sources=(auto)
+while (($#)); do
+    case $1 in
+        --out) out=${2:?--out needs a folder}; shift 2 ;;
+        --vocab) vocab=${2:?--vocab needs a number}; shift 2 ;;
+        --source) shift; sources=(); while (($#)) && [[ $1 != --* ]]; do sources+=("$1"); shift; done ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) usage "$1: no such option" ;;
+    esac
+done
+[[ $vocab =~ ^[1-9][0-9]{2,6}$ ]] || usage "--vocab $vocab: give a number from 256 (single bytes) up, such as 1024"
+((${#sources[@]})) || usage "--source needs a name or files"
+
+# A partial download is continued; only a file with the right checksum gets its final name.
+fetch_shakespeare() {
+    local file=$DATA_ROOT/raw/tinyshakespeare.txt attempt
+    if [[ -f $file && $(sha256 "$file") == "$SHAKESPEARE_SHA256" ]]; then return 0; fi
+    mkdir -p "$DATA_ROOT/raw"
+    for attempt in resume afresh; do
+        [[ $attempt == afresh ]] && rm -f "$file.part"
+        if command -v curl >/dev/null; then
+            curl -fsSL --connect-timeout 8 --max-time 120 -C - -o "$file.part" "$SHAKESPEARE_URL" >&2 || true
+        elif command -v wget >/dev/null; then
+            wget -q --timeout=8 --tries=1 -c -O "$file.part" "$SHAKESPEARE_URL" >&2 || true
+        else
+            say "neither curl nor wget is installed"
+            return 1
+        fi
+        [[ -s $file.part ]] || return 1                   # nothing came: the address can not be reached
+        if [[ $(sha256 "$file.part") == "$SHAKESPEARE_SHA256" ]]; then mv "$file.part" "$file"; return 0; fi
+    done
+    say "$SHAKESPEARE_URL: what came is not tiny Shakespeare (checksum $(sha256 "$file.part"), expected $SHAKESPEARE_SHA256)"
+    rm -f "$file.part"
+    return 1
+}
+
+# `bible -f` prints one verse a line after its reference ("Ge1:1 In the beginning ..."). The references are dropped: they would
+# be 6% of the text, easily learnt, and would flatter the loss. A blank line stands between chapters.
+print_kjv() {
+    local file=$DATA_ROOT/raw/kjv.txt
+    [[ -s $file ]] && return 0
+    command -v bible >/dev/null || return 1
+    mkdir -p "$DATA_ROOT/raw"
+    bible -f "Gen1:1-Rev22:21" </dev/null | awk '{
+        reference = $1; chapter = reference; sub(/:.*/, "", chapter)
+        if (NR > 1 && chapter != last) print ""
+        last = chapter
+        print substr($0, length(reference) + 2)
+    }' >"$file.part" || return 1
+    (($(wc -c <"$file.part") > 4000000)) || { rm -f "$file.part"; say "bible printed less than the whole text"; return 1; }
+    mv "$file.part" "$file"
+}
+
+# Ready: its stamp was written last, for this source and vocabulary, and the shards are there.
+stamp_value() { [[ -f $1/source.txt ]] && sed -n "s/^$2: //p" "$1/source.txt"; }
+is_ready() {    # folder source
+    [[ $(stamp_value "$1" source) == "$2" && $(stamp_value "$1" vocabulary) == "$vocab" && -s $1/tokenizer.json ]] &&
+        compgen -G "$1/train*.bin" >/dev/null && compgen -G "$1/val*.bin" >/dev/null
+}
+finish() { printf '%s\n' "$1"; exit 0; }
+
+name="" files=()
+case ${sources[0]} in
+    auto)
+        for s in tinyshakespeare kjv; do is_ready "${out:-$DATA_ROOT/$s}" $s && finish "${out:-$DATA_ROOT/$s}"; done
+        if fetch_shakespeare; then name=tinyshakespeare
+        elif say "tiny Shakespeare can not be fetched; taking the King James Bible (package bible-kjv) instead"; print_kjv; then name=kjv
+        else
+            die "no text. Do one of:
+  open the network to  $SHAKESPEARE_URL
+  or save that file as $DATA_ROOT/raw/tinyshakespeare.txt
+  or install the King James Bible: sudo apt-get install -y bible-kjv
+  or use your own text: scripts/get_data.sh --out data/mine --source FILE..."
+        fi ;;
+    shakespeare)
+        is_ready "${out:-$DATA_ROOT/tinyshakespeare}" tinyshakespeare && finish "${out:-$DATA_ROOT/tinyshakespeare}"
+        fetch_shakespeare || die "$SHAKESPEARE_URL can not be fetched. Save it as $DATA_ROOT/raw/tinyshakespeare.txt, or use --source kjv"
+        name=tinyshakespeare ;;
+    kjv)
+        is_ready "${out:-$DATA_ROOT/kjv}" kjv && finish "${out:-$DATA_ROOT/kjv}"
+        print_kjv || die "the program bible is missing: sudo apt-get install -y bible-kjv"
+        name=kjv ;;
+    *)
+        files=("${sources[@]}")
+        for f in "${files[@]}"; do [[ -f $f && -r $f ]] || die "$f: no such file"; done
+        [[ -n $out ]] || usage "--source FILE needs --out data/NAME"
+        name="files $(cat "${files[@]}" | sha256sum | cut -d' ' -f1)"
+        is_ready "$out" "$name" && finish "$out" ;;
+esac
+((${#files[@]})) || files=("$DATA_ROOT/raw/$name.txt")
+out=${out:-$DATA_ROOT/$name}
+
+[[ -x $TOKENIZER ]] || die "$TOKENIZER is missing; build it first: make tokenizer"
+mkdir -p "$out"
+rm -f "$out/source.txt"                                   # until all is done, the folder is not ready
+# The tokenizer learns from the first 90% only: the validation split is the last 10%, and stays unseen by everything.
+bytes=$(cat "${files[@]}" | wc -c)
+learn=$((bytes / 10 * 9 < TRAIN_LIMIT ? bytes / 10 * 9 : TRAIN_LIMIT))
+part=$(mktemp "$out/learn.XXXXXX")
+trap 'rm -f "$part"' EXIT
+{ cat "${files[@]}" 2>/dev/null || true; } | head -c "$learn" >"$part"
+say "$name: $bytes bytes; training a tokenizer of $vocab tokens, then encoding into $out"
+"$TOKENIZER" train --vocab-size "$vocab" --out "$out/tokenizer.json" "$part" >&2
+"$TOKENIZER" encode --tokenizer "$out/tokenizer.json" --out "$out" --split tail --val-fraction 0.1 --overwrite "${files[@]}" >&2
+printf 'source: %s\nvocabulary: %s\nsha256: %s\nbytes: %s\nfiles: %s\n' "$name" "$vocab" "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.tmp"
+mv "$out/source.txt.tmp" "$out/source.txt"
+finish "$out"

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Installs what is missing on Debian and Ubuntu, as root or with sudo that asks no password; elsewhere prints the command to run.
+#   scripts/setup.sh [build|test|compare]      what for; default: everything
+# Exit 0: all that is required is there (what is only wanted may be missing: one line says so). Exit 1: something required is
+# missing. When all is there it costs one run of the preprocessor and says nothing. Never asks a question.
+#   DEPS=dir      folder whose include/ holds copied headers, for machines without a package manager
+#   CXX=g++       the compiler      NO_INSTALL=1  only check and print
+set -u
+MODE=${1:-all}
+CXX=${CXX:-g++}
+DEPS=${DEPS:-}
+# Packages that could not be installed although wanted, not required: not tried again by every `make`.
+TRIED=${BUILD:-build}/.setup-not-available
+
+case $MODE in
+    build | test | compare | all) ;;
+    *) printf 'usage: scripts/setup.sh [build|test|compare]\n' >&2; exit 2 ;;
+esac
+
+# package | how it is found: h:header or c:command | needed for | R required, W wanted (works without it) | what it gives
+PACKAGES='
+g++                  c:CXX                      build    R  the compiler, version 10 or later (C++20)
+make                 c:make                     build    R  runs the build
+libcli11-dev         h:CLI/CLI.hpp              build    R  command lines
+nlohmann-json3-dev   h:nlohmann/json.hpp        build    R  JSON
+libpcre2-dev         h:pcre2.h                  build    R  the pattern of the tokenizer
+libxxhash-dev        h:xxhash.h                 build    R  checksums
+libdnnl-dev          h:dnnl.h                   build    W  faster matrix products
+libopenblas-dev      h:cblas.h                  build    W  faster matrix products
+doctest-dev          h:doctest/doctest.h        test     R  the test framework
+gnuplot-nox          c:gnuplot                  compare  W  the picture of the loss curves
+curl                 c:curl                     compare  W  fetches tiny Shakespeare
+bible-kjv            c:bible                    compare  W  a text when the network is closed
+'
+
+# One preprocessor run over __has_include of every header; prints "have HEADER" for those it finds.
+probe_headers() {
+    local source="" package how rest
+    while read -r package how rest; do
+        [[ $how == h:* ]] || continue
+        source+="#if __has_include(<${how#h:}>)"$'\n'"have ${how#h:}"$'\n'"#endif"$'\n'
+    done <<<"$PACKAGES"
+    "$CXX" -std=gnu++17 -E -P ${DEPS:+-isystem "$DEPS/include"} -x c++ - <<<"$source" 2>/dev/null
+}
+
+# Sets missing_required and missing_wanted, and tells why in `reasons`.
+look() {
+    missing_required=() missing_wanted=() reasons=""
+    local headers package how mode need what version
+    headers=$(probe_headers)
+    while read -r package how mode need what; do
+        [[ -n $package ]] || continue
+        [[ $MODE == all || $mode == build || $mode == "$MODE" ]] || continue
+        case $how in
+            c:CXX)
+                version=$("$CXX" -dumpversion 2>/dev/null) && [[ ${version%%.*} =~ ^[0-9]+$ ]] && ((${version%%.*} >= 10)) && continue
+                [[ -n $version ]] && what="$what; found $CXX $version" ;;
+            c:*) command -v "${how#c:}" >/dev/null 2>&1 && continue ;;
+            h:*) [[ $'\n'$headers$'\n' == *$'\n'"have ${how#h:}"$'\n'* ]] && continue ;;
+        esac
+        if [[ $need == R ]]; then missing_required+=("$package"); else missing_wanted+=("$package"); fi
+        reasons+="  $package: $what"$([[ $need == W ]] && printf ' (works without)')$'\n'
+    done <<<"$PACKAGES"
+}
+
+# Root runs apt-get itself; others through sudo if that asks nothing.
+as_root() { if ((EUID == 0)); then "$@"; else sudo -n -- "$@"; fi; }
+can_install() {
+    [[ -z ${NO_INSTALL:-} ]] && command -v apt-get >/dev/null 2>&1 || return 1
+    ((EUID == 0)) || { command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; }
+}
+apt() {      # waits for another apt's lock (dpkg's own by its option, the list's by trying again), gives up on a dead network
+    local try log
+    for try in 1 2 3 4 5 6; do
+        log=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=1 \
+              -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15 -y -q "$@" </dev/null 2>&1) && return 0
+        [[ $log == *"Could not get lock"* || $log == *"Unable to lock"* ]] || break
+        sleep 5
+    done
+    return 1
+}
+updated=""
+install_packages() {      # a stale or empty package list is refreshed once
+    apt install --no-install-recommends "$@" && return 0
+    [[ -z $updated ]] || return 1
+    updated=1
+    apt update && apt install --no-install-recommends "$@"
+}
+
+look
+((${#missing_required[@]} + ${#missing_wanted[@]})) || exit 0
+
+wanted=()
+for package in ${missing_wanted[@]+"${missing_wanted[@]}"}; do
+    { [[ -f $TRIED && $MODE != all ]] && [[ $'\n'$(<"$TRIED")$'\n' == *$'\n'"$package"$'\n'* ]]; } || wanted+=("$package")
+done
+if ((${#missing_required[@]} + ${#wanted[@]})) && can_install; then
+    printf 'installing: %s\n' "${missing_required[*]-} ${wanted[*]-}" >&2
+    if ! install_packages ${missing_required[@]+"${missing_required[@]}"} ${wanted[@]+"${wanted[@]}"}; then
+        # One package that the archive lacks must not keep the others away.
+        ((${#missing_required[@]})) && install_packages "${missing_required[@]}"
+        for package in ${wanted[@]+"${wanted[@]}"}; do
+            install_packages "$package" || { mkdir -p "${TRIED%/*}" && printf '%s\n' "$package" >>"$TRIED"; }
+        done
+    fi
+    hash -r
+    look
+fi
+
+if ((${#missing_required[@]})); then
+    printf 'missing:\n%sinstall with:\n  sudo apt-get update && sudo apt-get install -y %s\n' "$reasons" \
+        "${missing_required[*]}${missing_wanted[*]:+ ${missing_wanted[*]}}" >&2
+    printf 'without a package manager: copy the headers into folder/include and give DEPS=folder\n' >&2
+    exit 1
+fi
+if ((${#missing_wanted[@]})); then
+    printf 'works without, better with: sudo apt-get install -y %s\n' "${missing_wanted[*]}" >&2
+fi
+exit 0

@@ -1,0 +1,366 @@
+// qv.cu: trains one GPT from token shards, top to bottom: options -> data -> model -> loop.
+// The attention variant is chosen at compile time (make train ATTN=qv); everything else at run time (--help).
+// There is no CUDA syntax here: the same text is compiled for the CPU (g++ -x c++) and for GPUs; kernels live in layers/ and attention/.
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "dataloader/dataloader.h"
+#include "model.h"
+#include "runtime/build_info.h"
+#include "runtime/checkpoint.h"
+#include "runtime/files.h"
+#include "runtime/options.h"
+#include "runtime/rundir.h"
+#include "runtime/schedule.h"
+#include "runtime/signals.h"
+#include "tokenizer/tokenizer.h"
+
+using json = nlohmann::ordered_json;
+
+static double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// ---------------------------------------------------------------------------------------------- data
+
+struct Data {
+    Dataset train, val;
+    Tokenizer tokenizer;
+    bool has_tokenizer = false;
+    std::vector<float> token_bytes;              // bytes of text that each token stands for, for bits per byte
+    int64_t val_samples = 0;                     // the same first samples in every run
+};
+
+static Data open_data(Options& o) {
+    Data d;
+    std::string path = o.tokenizer.empty() ? o.data + "/tokenizer.json" : o.tokenizer;
+    if (!o.tokenizer.empty() || access(path.c_str(), R_OK) == 0) {
+        d.tokenizer = tokenizer_load(path);
+        d.has_tokenizer = true;
+        o.model.V = int(d.tokenizer.vocab_size());
+        for (const std::string& bytes : d.tokenizer.token_bytes) d.token_bytes.push_back(float(bytes.size()));
+    } else {
+        ensure(access(o.data.c_str(), R_OK) == 0, "%s: no such data folder; make one with scripts/get_data.sh or build/tokenizer encode", o.data.c_str());
+        fail("%s: not found, and without it the vocabulary's size is unknown; give --tokenizer FILE", path.c_str());
+    }
+    d.train = dataset_open(o.data, "train", size_t(o.model.T), size_t(o.model.V));
+    d.val = dataset_open(o.data, "val", size_t(o.model.T), size_t(o.model.V));
+    d.val_samples = int64_t(d.val.samples);
+    if (o.val_tokens > 0) d.val_samples = std::clamp<int64_t>(o.val_tokens / o.model.T, 1, d.val_samples);
+    return d;
+}
+
+// ---------------------------------------------------------------------------------------------- evaluation and samples
+
+struct Evaluation { double loss, bits_per_byte; };
+
+// Mean loss over the fixed validation samples; a stop request cuts it short (loss NaN).
+static Evaluation evaluate(GPT& g, const Data& d) {
+    int T = g.c.T;
+    std::vector<int> inputs(size_t(g.max_B) * T), targets(inputs.size());
+    double nats = 0, bytes = 0;
+    for (int64_t i = 0; i < d.val_samples; i += g.max_B) {
+        if (stop_requested()) return {NAN, NAN};
+        int B = int(std::min<int64_t>(g.max_B, d.val_samples - i));
+        for (int b = 0; b < B; b++) dataset_read(d.val, size_t(i + b), &inputs[size_t(b) * T], &targets[size_t(b) * T]);
+        nats += gpt_loss(g, inputs.data(), targets.data(), B, T);
+        for (int k = 0; k < B * T; k++) bytes += d.token_bytes[size_t(targets[size_t(k)])];
+    }
+    return {nats / double(d.val_samples * T), nats / std::log(2.0) / bytes};
+}
+
+// One token from softmax(logits / temperature) over the top_k largest; u uniform in [0, 1). temperature 0: the largest.
+static int sample_token(const std::vector<floatX>& logits, double temperature, int top_k, double u) {
+    std::vector<int> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return float(logits[size_t(a)]) > float(logits[size_t(b)]); });
+    if (temperature == 0) return order[0];
+    if (top_k > 0 && size_t(top_k) < order.size()) order.resize(size_t(top_k));
+    std::vector<double> weight;
+    double sum = 0, top = double(logits[size_t(order[0])]);
+    for (int id : order) {
+        weight.push_back(std::exp((double(logits[size_t(id)]) - top) / temperature));
+        sum += weight.back();
+    }
+    for (size_t i = 0; i < order.size(); i++) {
+        u -= weight[i] / sum;
+        if (u < 0) return order[i];
+    }
+    return order.back();
+}
+
+// Text that the model continues from the prompt; the last T tokens are its context. The numbers depend on (seed, step) only.
+static std::string generate(GPT& g, const Options& o, const Data& d, int64_t step) {
+    std::vector<uint32_t> ids = tokenizer_encode(d.tokenizer, o.prompt, true);
+    if (ids.empty()) ids.push_back(0);
+    std::vector<floatX> logits;
+    for (int i = 0; i < o.sample_tokens && !stop_requested(); i++) {
+        size_t n = std::min(ids.size(), size_t(g.c.T));
+        std::vector<int> context(ids.end() - int64_t(n), ids.end());
+        gpt_next_logits(g, context.data(), int(n), logits);
+        ids.push_back(uint32_t(sample_token(logits, o.temperature, o.top_k, philox_uniform(o.seed, rng_stream("sample"), uint64_t(step) << 20 | uint64_t(i)))));
+    }
+    return tokenizer_decode(d.tokenizer, ids.data(), ids.size());
+}
+
+// ---------------------------------------------------------------------------------------------- the run's record
+
+static json describe_run(const Options& o, const GPT& g, const Data& d) {
+    DeviceFacts device = device_facts();
+    BuildInfo build = build_info();
+    json j;
+    j["attn"] = ATTENTION_NAME;
+    j["options"] = json::parse(options_to_json(o));
+    j["model"] = {{"parameters", count_params(g, true)}, {"parameters_non_embedding", count_params(g, false)},
+                  {"cache_bytes_per_token", cache_bytes_per_token(g)}, {"flops_per_token", flops_per_token(g)},
+                  {"flops_per_token_causal", flops_per_token(g, true)}, {"vocab_size", g.c.V}, {"kv_heads", g.c.NKV}, {"head_dim", g.c.HS},
+                  {"mlp_width", g.c.F}, {"qvka_dctx", g.c.qvka_dctx}, {"mla_dc", g.c.mla_dc}, {"mla_dr", g.c.mla_dr}, {"mla_dcq", g.c.mla_dcq}};
+    j["build"] = {{"backend", backend_name()}, {"precision", PRECISION_NAME}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
+    j["machine"] = {{"cpu", device.name}, {"threads", device.threads}};
+    j["data"] = {{"train_tokens", d.train.tokens}, {"val_tokens", d.val_samples * o.model.T}, {"train_fingerprint", d.train.fingerprint},
+                 {"val_fingerprint", d.val.fingerprint}, {"tokenizer_fingerprint", tokenizer_fingerprint(d.tokenizer)}};
+    return j;
+}
+
+// A resumed run must be the same experiment: options, build, data.
+static void check_same_run(const std::string& config_text, const json& now, const Options& o, const std::string& dir) {
+    json old = json::parse(config_text);
+    std::vector<std::string> differ = options_conflicts(config_text, o);
+    auto compare = [&](const char* part, const char* key) {
+        std::string a = old.contains(part) && old[part].contains(key) ? old[part][key].dump() : "?", b = now[part][key].dump();
+        if (a != b) differ.push_back(std::string(part) + "." + key + ": " + a + " -> " + b);
+    };
+    if (old.value("attn", "?") != ATTENTION_NAME) differ.push_back("attn: " + old.value("attn", "?") + " -> " + ATTENTION_NAME);
+    for (const char* key : {"backend", "precision"}) compare("build", key);
+    for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
+    std::string list;
+    for (const std::string& s : differ) list += (list.empty() ? "" : ", ") + s;
+    ensure_usage(differ.empty(), "%s: cannot resume a different run (%s); give another --run, or put these back", dir.c_str(), list.c_str());
+}
+
+static void print_plan(const Options& o, const GPT& g, const Data& d, const BatchPlan& plan) {
+    const ModelConfig& c = g.c;
+    printf("%s  %s, %s  %s\n", ATTENTION_NAME, backend_name(), PRECISION_NAME, device_facts().name.c_str());
+    printf("model     L %d  C %d  NH %d  NKV %d  HS %d  T %d  V %d (padded %d)  positions %s\n", c.L, c.C, c.NH, c.NKV, c.HS, c.T, c.V, c.Vp(), position_name(c.pos));
+    printf("          %s parameters, %s without embeddings; cache %zu bytes per token; %s FLOPs per token\n", human_count(double(count_params(g, true))).c_str(),
+           human_count(double(count_params(g, false))).c_str(), cache_bytes_per_token(g), human_count(flops_per_token(g)).c_str());
+    printf("data      %s: %s training tokens, %s for validation\n", o.data.c_str(), human_count(double(d.train.tokens)).c_str(), human_count(double(d.val_samples * c.T)).c_str());
+    printf("batch     %lld tokens = %lld x micro-batch %d x context %d;  %lld steps = %s tokens, %.2f epochs\n", (long long)o.batch_tokens, (long long)plan.accumulation,
+           plan.micro_batch, c.T, (long long)o.steps, human_count(double(o.steps * o.batch_tokens)).c_str(), double(o.steps * o.batch_tokens) / double(d.train.samples * size_t(c.T)));
+    printf("memory    %s\n", human_bytes(double(planned_bytes(g))).c_str());
+    fflush(stdout);
+}
+
+// --dry-run: memory by buffer (the layers' activations summed) and the expected time from three trial micro-batches.
+static void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan) {
+    std::vector<std::pair<std::string, size_t>> groups;
+    for (const Buffer& b : planned.buffers) {
+        bool layer = b.name.rfind("h.", 0) == 0;
+        std::string name = layer ? "all layers: " + b.name.substr(b.name.find(' ') + 1) : b.name;
+        auto it = std::find_if(groups.begin(), groups.end(), [&](auto& x) { return x.first == name; });
+        if (it == groups.end()) groups.push_back({name, b.bytes});
+        else it->second += b.bytes;
+    }
+    std::stable_sort(groups.begin(), groups.end(), [](auto& a, auto& b) { return a.second > b.second; });
+    for (auto& [name, bytes] : groups) printf("  %12s  %s\n", human_bytes(double(bytes)).c_str(), name.c_str());
+    size_t need = planned_bytes(planned), have = device_facts().memory_bytes;
+    if (need > have) {
+        printf("this machine has %s: too little; a smaller --micro-batch shrinks all that is per token\n", human_bytes(double(have)).c_str());
+        return;
+    }
+    GPT g = gpt_allocate(o.model, plan.micro_batch);
+    gpt_init(g, o.seed);
+    std::vector<int> tokens(size_t(plan.micro_batch) * g.c.T, 1);
+    double best = 1e30;
+    for (int i = 0; i < 3; i++) {
+        double t = now_s();
+        gpt_forward_backward(g, tokens.data(), tokens.data(), plan.micro_batch, g.c.T, 1.0 / double(o.batch_tokens), i > 0);
+        best = std::min(best, now_s() - t);
+    }
+    double t = now_s();
+    gpt_update(g, {0, o.beta1, o.beta2, o.eps, 0, o.grad_clip, 1, 0});
+    double step_s = best * double(plan.accumulation) + now_s() - t;
+    printf("time      %.0f ms a step, %s tokens/s, %s in all (from a short probe, without validation)\n", step_s * 1e3, human_count(double(o.batch_tokens) / step_s).c_str(),
+           human_time(step_s * double(o.steps)).c_str());
+    printf("memory    the process has used %s at most\n", human_bytes(double(peak_memory_bytes())).c_str());
+    gpt_free(g);
+}
+
+// ---------------------------------------------------------------------------------------------- checkpoints
+
+struct Progress {                                // all that decides the future besides the tensors and the options
+    int64_t step = 0;                            // optimizer steps done
+    uint64_t samples = 0;                        // training samples consumed
+    double seconds = 0, best_val_loss = INFINITY;
+};
+
+static std::vector<TensorToWrite> tensors_of(const GPT& g, const std::string& prefix, const floatM* values) {
+    std::vector<TensorToWrite> list;
+    for (const Param& p : g.params) {
+        if (p.size == 0) continue;
+        const floatM* source = values ? values + p.offset : nullptr;
+        list.push_back({prefix + p.spec.name, sizeof(floatM) == 8 ? "F64" : "F32", p.spec.shape,
+                        [&g, &p, source](uint64_t offset, size_t bytes, void* out) {
+                            if (source) return copy_to_host(out, reinterpret_cast<const char*>(source) + offset, bytes);
+                            std::vector<floatM> host = get_weights(g, p);
+                            memcpy(out, reinterpret_cast<const char*>(host.data()) + offset, bytes);
+                        }});
+    }
+    return list;
+}
+
+static void save(const RunDir& run, const Options& o, const GPT& g, const Progress& at, Console& console) {
+    std::vector<TensorToWrite> optimizer = tensors_of(g, "moment1.", g.moment1), second = tensors_of(g, "moment2.", g.moment2);
+    optimizer.insert(optimizer.end(), second.begin(), second.end());
+    const floatM* weights = g.master ? g.master : reinterpret_cast<const floatM*>(g.weights);       // without a master copy they are the same type
+    json state = {{"step", at.step}, {"samples", at.samples}, {"seconds", at.seconds}, {"attn", ATTENTION_NAME}, {"precision", PRECISION_NAME}};
+    if (std::isfinite(at.best_val_loss)) state["best_val_loss"] = at.best_val_loss;
+    std::string dir = checkpoint_save({run.dir, o.keep}, at.step, tensors_of(g, "", weights), optimizer, state.dump(2));
+    console_message(console, "saved " + dir);
+}
+
+static void restore_tensors(GPT& g, const std::string& path, const std::string& prefix, floatM* values) {
+    SafetensorsFile f = safetensors_open(path);
+    for (const Param& p : g.params) {
+        if (p.size == 0) continue;
+        const TensorInfo* t = f.find(prefix + p.spec.name);
+        ensure(t, "%s: tensor %s is missing; the checkpoint is of another model", path.c_str(), (prefix + p.spec.name).c_str());
+        ensure(t->shape == p.spec.shape && dtype_bytes(t->dtype) == sizeof(floatM), "%s: tensor %s has another shape or type than this model's", path.c_str(), t->name.c_str());
+        std::vector<floatM> host(p.size);
+        safetensors_read(f, *t, host.data());
+        if (values) copy_to_device(values + p.offset, host.data(), p.size * sizeof(floatM));
+        else set_weights(g, p, host);
+    }
+}
+
+static Progress restore(GPT& g, const CheckpointFound& found) {
+    restore_tensors(g, found.dir + "/model.safetensors", "", nullptr);
+    restore_tensors(g, found.dir + "/optimizer.safetensors", "moment1.", g.moment1);
+    restore_tensors(g, found.dir + "/optimizer.safetensors", "moment2.", g.moment2);
+    json state = json::parse(found.state_json);
+    return {state.at("step"), state.at("samples"), state.at("seconds"), state.value("best_val_loss", double(INFINITY))};
+}
+
+// ---------------------------------------------------------------------------------------------- the loop
+
+static int train(Options& o) {
+    backend_init(o.threads);
+    Data data = open_data(o);
+    BatchPlan plan = batch_plan(o);
+    GPT planned = gpt_plan(o.model, plan.micro_batch);
+    if (!o.quiet || o.dry_run) print_plan(o, planned, data, plan);
+    if (o.dry_run) {
+        dry_run(o, planned, plan);
+        return EXIT_DONE;
+    }
+    size_t have = device_facts().memory_bytes;
+    ensure(planned_bytes(planned) <= have, "this run needs %s and the machine has %s; see --dry-run for the buffers, and give a smaller --micro-batch",
+           human_bytes(double(planned_bytes(planned))).c_str(), human_bytes(double(have)).c_str());
+    signals_install();
+
+    RunDir run;
+    rundir_open(run, o.runs_dir, o.run, o.resume, o.overwrite);
+    json description = describe_run(o, planned, data);
+    std::string config_path = run.dir + "/config.json", old_config;
+    if (o.resume && file_exists(config_path)) old_config = file_read(config_path, 16 << 20);
+    if (!old_config.empty()) check_same_run(old_config, description, o, run.dir);
+    GPT g = gpt_allocate(o.model, plan.micro_batch);
+    Progress at;
+    CheckpointFound found = o.resume ? checkpoint_find(run.dir) : CheckpointFound{};
+    Console console = console_open(o.steps, o.quiet);
+    if (found.dir.empty()) {
+        gpt_init(g, o.seed);
+    } else {
+        at = restore(g, found);
+        console_message(console, "resumed from " + found.dir);
+    }
+    if (old_config.empty()) rundir_write_config(run, description.dump(2));
+    if (o.resume) rundir_trim(run, at.step);
+
+    Schedule schedule{o.schedule, o.lr, o.final_fraction, o.decay_fraction, o.warmup, o.steps};
+    const DeviceFacts device = device_facts();
+    const int T = g.c.T, B = plan.micro_batch;
+    std::vector<int> inputs(size_t(B) * T), targets(size_t(B) * T);
+    int not_finite_in_a_row = 0;
+    int64_t saved_step = found.dir.empty() ? -1 : at.step;
+
+    auto log_validation = [&](StepMetrics& m) {
+        Evaluation e = evaluate(g, data);
+        m.val_loss = e.loss;
+        m.bits_per_byte = e.bits_per_byte;
+        if (e.loss < at.best_val_loss) at.best_val_loss = e.loss;
+    };
+    if (at.step == 0 && o.val_every > 0) {                                   // the starting point: about ln V
+        StepMetrics m;
+        m.step = m.tokens = 0;
+        log_validation(m);
+        rundir_log(run, m);
+    }
+
+    while (at.step < o.steps && !stop_requested()) {
+        double start = now_s(), lr = schedule_lr(schedule, at.step), loss = 0;
+        for (int64_t micro = 0; micro < plan.accumulation; micro++) {
+            dataset_batch(data.train, o.seed, at.samples + uint64_t(micro * B), size_t(B), inputs.data(), targets.data());
+            loss += gpt_forward_backward(g, inputs.data(), targets.data(), B, T, 1.0 / double(o.batch_tokens), micro > 0);
+        }
+        loss /= double(o.batch_tokens);
+        double norm = gpt_update(g, {lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.grad_clip, at.step + 1, 0});
+        double step_s = now_s() - start;
+        at.step++;
+        at.samples += uint64_t(plan.sequences);
+        at.seconds += step_s;
+        not_finite_in_a_row = std::isfinite(norm) ? 0 : not_finite_in_a_row + 1;
+        if (!std::isfinite(norm)) console_message(console, format("step %lld: loss %g, gradient norm %g: not updated", (long long)at.step, loss, norm));
+        ensure(not_finite_in_a_row < 5, "step %lld: the gradient was not finite 5 times in a row; a lower --lr may help; the last checkpoint is intact", (long long)at.step);
+
+        bool last = at.step == o.steps;
+        StepMetrics m;
+        m.step = at.step;
+        m.tokens = at.step * o.batch_tokens;
+        m.seconds = at.seconds;
+        m.loss = loss;
+        m.lr = lr;
+        m.grad_norm = norm;
+        m.tokens_per_second = double(o.batch_tokens) / step_s;
+        double flops_per_second = flops_per_token(g) * m.tokens_per_second, peak = device.peak_flops;
+        if (peak > 0) m.mfu = flops_per_second / peak;
+        if (last || (o.val_every > 0 && at.step % o.val_every == 0)) log_validation(m);
+        rundir_log(run, m);
+        console_step(console, m, step_s * 1e3, flops_per_second / 1e9, at.seconds);
+        if (o.sample_every > 0 && (last || at.step % o.sample_every == 0)) {
+            std::string text = generate(g, o, data, at.step);
+            rundir_sample(run, at.step, text);
+            console_message(console, format("--- sample at step %lld\n", (long long)at.step) + text + "\n---");
+        }
+        if (o.save_every > 0 && at.step % o.save_every == 0) save(run, o, g, at, console), saved_step = at.step;
+        if (o.stop_at > 0 && at.step >= o.stop_at) break;
+    }
+    bool stopped = at.step < o.steps;
+    if (saved_step != at.step) save(run, o, g, at, console);
+    console_close(console);
+    if (stopped) {
+        printf("stopped at step %lld (%s); go on with --resume --run %s\n", (long long)at.step, stop_requested() ? stop_signal_name() : "--stop-at", o.run.c_str());
+    } else if (!o.quiet) {
+        printf("%s done: best validation loss %.4f nats, %s of training, memory %s (planned %s)\n", o.run.c_str(), at.best_val_loss, human_time(at.seconds).c_str(),
+               human_bytes(double(peak_memory_bytes())).c_str(), human_bytes(double(planned_bytes(g))).c_str());
+    }
+    gpt_free(g);
+    return stopped ? EXIT_STOPPED_AND_SAVED : EXIT_DONE;
+}
+
+int main(int argc, char** argv) {
+    try {
+        Options o;
+        if (!options_parse(o, argc, argv, ATTENTION_NAME)) return EXIT_DONE;
+        return train(o);
+    } catch (const Error& e) {
+        fprintf(stderr, "error: %s\n", e.what());
+        return e.exit_code;
+    } catch (const std::exception& e) {
+        fprintf(stderr, "error: %s\n", e.what());
+        return EXIT_FAILED;
+    }
+}
