@@ -15,21 +15,38 @@ struct Error : std::runtime_error {
 };
 
 // printf into a string
-[[gnu::format(printf, 1, 2)]] inline std::string format(const char* fmt, ...) {
-    va_list args, again;
-    va_start(args, fmt);
+inline std::string format_list(const char* fmt, va_list args) {
+    va_list again;
     va_copy(again, args);
-    std::string s(size_t(vsnprintf(nullptr, 0, fmt, args)), '\0');
-    vsnprintf(s.data(), s.size() + 1, fmt, again);
+    std::string s(size_t(vsnprintf(nullptr, 0, fmt, again)), '\0');
     va_end(again);
+    vsnprintf(s.data(), s.size() + 1, fmt, args);
+    return s;
+}
+[[gnu::format(printf, 1, 2)]] inline std::string format(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string s = format_list(fmt, args);
     va_end(args);
     return s;
 }
 
 // Something went wrong while running: exit code 1.
-#define fail(...) throw Error(EXIT_FAILED, format(__VA_ARGS__))
+[[noreturn, gnu::format(printf, 1, 2)]] inline void fail(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string message = format_list(fmt, args);
+    va_end(args);
+    throw Error(EXIT_FAILED, message);
+}
 // The user asked for something impossible (options): exit code 2.
-#define fail_usage(...) throw Error(EXIT_USAGE, format(__VA_ARGS__))
+[[noreturn, gnu::format(printf, 1, 2)]] inline void fail_usage(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string message = format_list(fmt, args);
+    va_end(args);
+    throw Error(EXIT_USAGE, message);
+}
 // ensure(n > 0, "%s: %d tokens; give a longer text", path, n)
 #define ensure(condition, ...) do { if (!(condition)) fail(__VA_ARGS__); } while (0)
 #define ensure_usage(condition, ...) do { if (!(condition)) fail_usage(__VA_ARGS__); } while (0)

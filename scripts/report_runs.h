@@ -10,7 +10,7 @@
 #include <vector>
 #include <nlohmann/json.hpp>
 #include "dataloader/dataloader.h"
-#include "runtime/error.h"    // after the standard headers: its `fail` macro would break stream.fail()
+#include "runtime/error.h"
 #include "scripts/report_stats.h"
 
 struct Curve { std::vector<double> tokens, loss; };

@@ -1,9 +1,8 @@
 // A fresh folder for a test's files, removed at the end; and the message of an expected error.
 #pragma once
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <string>
 
 #include "runtime/error.h"
@@ -23,14 +22,23 @@ struct TempDir {
     TempDir& operator=(const TempDir&) = delete;
 };
 
+// C files, not streams: `fail` of runtime/error.h is a macro, and std::ios has a member of that name.
 inline std::string slurp(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
+    std::string text;
+    FILE* f = fopen(path.c_str(), "rb");
+    if (!f) return text;
+    char piece[4096];
+    for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;) text.append(piece, n);
+    fclose(f);
+    return text;
 }
 
-inline void spill(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+inline void spill(const std::string& path, const std::string& text) {
+    FILE* f = fopen(path.c_str(), "wb");
+    ensure(f, "%s: cannot be created", path.c_str());
+    fwrite(text.data(), 1, text.size(), f);
+    fclose(f);
+}
 
 // The message of the Error that f throws, "" when it throws none; any other exception is the test's failure.
 template <class F> std::string error_of(F f, int* exit_code = nullptr) {

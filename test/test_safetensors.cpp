@@ -48,8 +48,9 @@ TEST_CASE("safetensors: there and back, pieces larger than the buffers, empty an
     CHECK(f.tensors.size() == cases.size());
     CHECK(f.data_start % 8 == 0);
     CHECK(f.file_bytes == std::filesystem::file_size(path));
-    for (const auto& [t, bytes] : cases) {
-        CAPTURE(t.name);
+    for (const auto& c : cases) {
+        const auto& [t, bytes] = c;
+        CAPTURE(c.first.name);
         const TensorInfo* info = f.find(t.name);
         REQUIRE(info);
         CHECK(info->dtype == t.dtype);

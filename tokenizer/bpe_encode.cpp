@@ -12,7 +12,7 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"   // last: its `fail` is a macro, and streams have a member of that name
+#include "runtime/error.h"
 
 int resolve_threads(int threads) { return threads > 0 ? threads : omp_get_max_threads(); }
 

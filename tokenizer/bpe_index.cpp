@@ -5,7 +5,7 @@
 #include "runtime/files.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"   // last: its `fail` is a macro, and streams have a member of that name
+#include "runtime/error.h"
 
 void tokenizer_finish(Tokenizer& t, const std::string& where) {
     const char* w = where.c_str();

@@ -13,7 +13,7 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"   // last: its `fail` is a macro, and streams have a member of that name
+#include "runtime/error.h"
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include "runtime/options.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/encode_files.h"
-#include "runtime/error.h"   // last: its `fail` is a macro, and streams have a member of that name
+#include "runtime/error.h"
 
 static double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

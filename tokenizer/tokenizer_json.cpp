@@ -12,7 +12,7 @@
 #include "runtime/files.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"   // last: its `fail` is a macro, and streams have a member of that name
+#include "runtime/error.h"
 
 using nlohmann::json;
 
