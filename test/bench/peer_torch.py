@@ -7,7 +7,7 @@ nanoGPT]. Every setting that this PyTorch offers is timed for `--seconds`, each 
 last line is the fastest, so the peer is PyTorch at its best:
 
     python3 test/bench/peer_torch.py --layers 4 --width 128 --heads 4 --context 128 --vocab 256 --batch 16
-    peer torch-1.13.0 tokens_per_s 10400 ms 197 min_ms 190 setting masked,foreach,eager threads 2 blas openblas ...
+    peer torch-VERSION tokens_per_s N ms MEDIAN min_ms FASTEST setting ATTENTION,ADAMW,MODE threads N blas NAME ...
 
 Not for: reference values (test/golden), GPUs, half precision.
 """
