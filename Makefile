@@ -4,9 +4,9 @@
 # The attention variant of `make train`, and the list of all: a new variant is attention/NAME.h and one word here.
 ATTN      ?= qkv
 VARIANTS  ?= qkv mqa gqa mla qv qv_ka
-# Where it runs: cpu.
+# Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn (slow); cuda, NVIDIA GPUs (needs nvcc).
 BACKEND   ?= cpu
-# Storage of weights and activations: fp32, or fp64 for gradient checks.
+# Storage of weights and activations: fp32; bf16 (emu, cuda); fp64 (cpu) for gradient checks.
 PRECISION ?= fp32
 # Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the first there is.
 BLAS      ?= auto
@@ -15,6 +15,9 @@ MARCH     ?= native
 # A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
 DEPS      ?=
 CXX       ?= g++
+# BACKEND=cuda: the compiler and the GPUs to build for. Default: the GPU at hand, else sm_80, sm_90, sm_120 and PTX.
+NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+CUDA_ARCH ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
 
 # ------------------------------------------------------------------------------------------------ flags, each with its reason
 ifneq ($(DEPS),)
@@ -29,6 +32,9 @@ BLAS_DEFINE_onednn   := -DBLAS_ONEDNN
 BLAS_DEFINE_openblas := -DBLAS_OPENBLAS
 BLAS_LIB_onednn      := -ldnnl
 BLAS_LIB_openblas    := -lopenblas
+ifneq ($(BACKEND),cpu)
+override BLAS := none
+endif
 
 # -fno-math-errno       sqrt and log need not set errno: lets loops with them vectorise; values unchanged
 # -fno-trapping-math    no floating-point traps are used: lets branch-free selects vectorise; values unchanged
@@ -37,13 +43,29 @@ CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trap
 CPPFLAGS  := -I. -I$(abspath build) $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
 LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lpcre2-8 -lxxhash $(EXTRA_LDFLAGS)
 
+# Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1.
+ifeq ($(BACKEND),emu)
+CPPFLAGS  += -DBACKEND_EMU
+endif
+# -Wno-restrict: g++ 12's warning about std::string is mistaken.
+KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) -O2 -Wno-unknown-pragmas -Wno-restrict -x c++
+GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_120$(comma)code=compute_120)
+comma      := ,
+KERNEL_cuda = $(NVCC) -std=c++20 -O3 $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Werror all-warnings -Xcompiler -Wall $(if $(V),-Xptxas -v) -MMD -MP
+LDLIBS_cuda := -L$(dir $(NVCC))../lib64 -lcudart -lcublasLt
+LDLIBS    += $(LDLIBS_$(BACKEND))
+
 # ------------------------------------------------------------------------------------------------ files
-CONFIG    := $(BACKEND)-$(PRECISION)-$(BLAS)-$(MARCH)$(SANITIZE)
+CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))-$(MARCH)$(SANITIZE)
 OBJ       := build/obj/$(CONFIG)
-LAYERS    := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.cpp
+# x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
+LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.cpp
+LAYERS_cuda := $(wildcard layers/*.cu) attention/sdpa.cu runtime/backend_cuda.cu
+LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(LAYERS_cuda))
+LAYERS      := $(LAYERS_$(BACKEND))
 RUNTIME   := $(filter-out runtime/backend_%,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
-objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(1))
+objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
 COMMON    := $(call objects,$(LAYERS) $(RUNTIME) $(TOKENIZER))
 SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
 
@@ -52,10 +74,14 @@ COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || ec
 INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS) -march=$(MARCH)"
 $(shell mkdir -p build && printf '$(INFO)\n' > build/build_info.tmp && { cmp -s build/build_info.tmp build/build_info.inc || cp build/build_info.tmp build/build_info.inc; })
 
+# None of make's own rules: they would try to link the .d files.
+MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .PHONY: help train train-all tokenizer report compare data test test-fast bench clean setup-build setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
+# One short line for each file; `make V=1` shows the whole commands.
+say        = $(if $(V),,@echo "  $(1)";)
 
 help:
 	@sed 's/^\t//' scripts/help.txt
@@ -74,18 +100,21 @@ report: setup-build
 
 $(OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+	$(call say,compile $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 $(OBJ)/runtime/build_info.o: build/build_info.inc
+$(OBJ)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@
 
 $(OBJ)/train-%.o: train.cu
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -x c++ -c $< -o $@
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -x c++ -c $< -o $@
 build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/tokenizer: $(OBJ)/tokenizer/main.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/report: $(OBJ)/scripts/report.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
 setup-build:
 	@scripts/setup.sh build
@@ -119,33 +148,35 @@ test-binaries: build/test-unit build/test-ops-fp32 $(patsubst %,build/test-model
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
 $(OBJ)/test-model-%.o: test/test_model.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
 build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
 # ------------------------------------------------------------------------------------------------ measuring
 bench: setup-test
 	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/bench-step build/bench-tokenizer build/tokenizer
 	@scripts/bench.sh
 build/bench-step: $(OBJ)/bench-step.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$(ATTN) -c $< -o $@
+	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$(ATTN) -c $< -o $@
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
-	$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
 clean:
 	rm -rf build
 
+# (%.d: else make would look for a way to remake these lists, and compile train.cu with ATTN=qkv.d.)
+%.d: ;
 -include $(shell find build/obj -name '*.d' 2>/dev/null)

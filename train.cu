@@ -6,18 +6,22 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "dataloader/dataloader.h"
 #include "model.h"
 #include "runtime/build_info.h"
 #include "runtime/checkpoint.h"
 #include "runtime/files.h"
+#include "runtime/inject.h"
 #include "runtime/options.h"
 #include "runtime/rundir.h"
 #include "runtime/schedule.h"
 #include "runtime/signals.h"
+#include "runtime/spike.h"
 #include "tokenizer/tokenizer.h"
 
 using json = nlohmann::ordered_json;
@@ -43,7 +47,7 @@ static Data open_data(Options& o) {
         o.model.V = int(d.tokenizer.vocab_size());
         for (const std::string& bytes : d.tokenizer.token_bytes) d.token_bytes.push_back(float(bytes.size()));
     } else {
-        ensure(access(o.data.c_str(), R_OK) == 0, "%s: no such data folder; make one with scripts/get_data.sh or build/tokenizer encode", o.data.c_str());
+        ensure(access(o.data.c_str(), R_OK) == 0, "%s: no such data folder; `make data` makes one and ends with its name, for --data; build/tokenizer encode makes one of your text", o.data.c_str());
         fail("%s: not found, and without it the vocabulary's size is unknown; give --tokenizer FILE", path.c_str());
     }
     d.train = dataset_open(o.data, "train", size_t(o.model.T), size_t(o.model.V));
@@ -125,7 +129,7 @@ static json describe_run(const Options& o, const GPT& g, const Data& d) {
     return j;
 }
 
-// A resumed run must be the same experiment: options, build, data.
+// A resumed run must be the same experiment: options, build, data. The old description is config.json, and again the checkpoint's own.
 static void check_same_run(const std::string& config_text, const json& now, const Options& o, const std::string& dir) {
     json old = json::parse(config_text);
     std::vector<std::string> differ = options_conflicts(config_text, o);
@@ -134,7 +138,7 @@ static void check_same_run(const std::string& config_text, const json& now, cons
         if (a != b) differ.push_back(std::string(part) + "." + key + ": " + a + " -> " + b);
     };
     if (old.value("attn", "?") != ATTENTION_NAME) differ.push_back("attn: " + old.value("attn", "?") + " -> " + ATTENTION_NAME);
-    for (const char* key : {"backend", "precision"}) compare("build", key);
+    for (const char* key : {"backend", "precision", "flags"}) compare("build", key);
     for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
     std::string list;
     for (const std::string& s : differ) list += (list.empty() ? "" : ", ") + s;
@@ -150,12 +154,15 @@ static void print_plan(const Options& o, const GPT& g, const Data& d, const Batc
     printf("data      %s: %s training tokens, %s for validation\n", o.data.c_str(), human_count(double(d.train.tokens)).c_str(), human_count(double(d.val_samples * c.T)).c_str());
     printf("batch     %lld tokens = %lld x micro-batch %d x context %d;  %lld steps = %s tokens, %.2f epochs\n", (long long)o.batch_tokens, (long long)plan.accumulation,
            plan.micro_batch, c.T, (long long)o.steps, human_count(double(o.steps * o.batch_tokens)).c_str(), double(o.steps * o.batch_tokens) / double(d.train.samples * size_t(c.T)));
-    printf("memory    %s\n", human_bytes(double(planned_bytes(g))).c_str());
+    // Besides the buffers: the program as it stands now, and about 14 MiB to come (compiled products, packed blocks, the checkpoint's write buffer).
+    size_t program = peak_memory_bytes() + (size_t(14) << 20);
+    printf("memory    %s: %s in buffers, the rest for the program and its libraries\n", human_bytes(double(planned_bytes(g) + program)).c_str(),
+           human_bytes(double(planned_bytes(g))).c_str());
     fflush(stdout);
 }
 
-// --dry-run: memory by buffer (the layers' activations summed) and the expected time from three trial micro-batches.
-static void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan) {
+// Memory by buffer, the layers' activations summed; the largest first.
+static std::vector<std::pair<std::string, size_t>> memory_groups(const GPT& planned) {
     std::vector<std::pair<std::string, size_t>> groups;
     for (const Buffer& b : planned.buffers) {
         bool layer = b.name.rfind("h.", 0) == 0;
@@ -165,7 +172,19 @@ static void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan)
         else it->second += b.bytes;
     }
     std::stable_sort(groups.begin(), groups.end(), [](auto& a, auto& b) { return a.second > b.second; });
-    for (auto& [name, bytes] : groups) printf("  %12s  %s\n", human_bytes(double(bytes)).c_str(), name.c_str());
+    return groups;
+}
+
+static std::string largest_buffers(const GPT& planned) {
+    auto groups = memory_groups(planned);
+    std::string text;
+    for (size_t i = 0; i < std::min<size_t>(3, groups.size()); i++) text += (i ? ", " : "") + groups[i].first + " " + human_bytes(double(groups[i].second));
+    return text;
+}
+
+// --dry-run: memory by buffer and the expected time from three trial micro-batches.
+static void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan) {
+    for (const auto& [name, bytes] : memory_groups(planned)) printf("  %12s  %s\n", human_bytes(double(bytes)).c_str(), name.c_str());
     size_t need = planned_bytes(planned), have = device_facts().memory_bytes;
     if (need > have) {
         printf("this machine has %s: too little; a smaller --micro-batch shrinks all that is per token\n", human_bytes(double(have)).c_str());
@@ -185,7 +204,7 @@ static void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan)
     double step_s = best * double(plan.accumulation) + now_s() - t;
     printf("time      %.0f ms a step, %s tokens/s, %s in all (from a short probe, without validation)\n", step_s * 1e3, human_count(double(o.batch_tokens) / step_s).c_str(),
            human_time(step_s * double(o.steps)).c_str());
-    printf("memory    the process has used %s at most\n", human_bytes(double(peak_memory_bytes())).c_str());
+    printf("memory    %s used at most by the probe\n", human_bytes(double(peak_memory_bytes())).c_str());
     gpt_free(g);
 }
 
@@ -195,6 +214,10 @@ struct Progress {                                // all that decides the future 
     int64_t step = 0;                            // optimizer steps done
     uint64_t samples = 0;                        // training samples consumed
     double seconds = 0, best_val_loss = INFINITY;
+    int64_t skipped = 0;                         // of these steps, without an update: AdamW counts updates
+    int not_finite_in_a_row = 0;
+    SpikeWindow spikes;
+    std::optional<StepMetrics> unlogged;         // the last step, when a stop cut its validation or sample short: done after resuming
 };
 
 static std::vector<TensorToWrite> tensors_of(const GPT& g, const std::string& prefix, const floatM* values) {
@@ -204,22 +227,35 @@ static std::vector<TensorToWrite> tensors_of(const GPT& g, const std::string& pr
         const floatM* source = values ? values + p.offset : nullptr;
         list.push_back({prefix + p.spec.name, sizeof(floatM) == 8 ? "F64" : "F32", p.spec.shape,
                         [&g, &p, source](uint64_t offset, size_t bytes, void* out) {
-                            if (source) return copy_to_host(out, reinterpret_cast<const char*>(source) + offset, bytes);
-                            std::vector<floatM> host = get_weights(g, p);
-                            memcpy(out, reinterpret_cast<const char*>(host.data()) + offset, bytes);
+                            if (source) {
+                                copy_to_host(out, reinterpret_cast<const char*>(source) + offset, bytes);
+                            } else {
+                                std::vector<floatM> host = get_weights(g, p);
+                                memcpy(out, reinterpret_cast<const char*>(host.data()) + offset, bytes);
+                            }
+                            const floatM* values = static_cast<const floatM*>(out);
+                            for (size_t i = 0; i < bytes / sizeof(floatM); i++)
+                                ensure(std::isfinite(values[i]), "tensor %s holds %g at element %zu: training diverged, a lower --lr may help", p.spec.name.c_str(),
+                                       double(values[i]), size_t(offset) / sizeof(floatM) + i);
                         }});
     }
     return list;
 }
 
-static void save(const RunDir& run, const Options& o, const GPT& g, const Progress& at, Console& console) {
+// Logs first: a checkpoint must not know more steps than they do.
+static void save(RunDir& run, const Options& o, const GPT& g, const Progress& at, const json& description, Console& console) {
+    double start = now_s();
+    rundir_sync(run);
     std::vector<TensorToWrite> optimizer = tensors_of(g, "moment1.", g.moment1), second = tensors_of(g, "moment2.", g.moment2);
     optimizer.insert(optimizer.end(), second.begin(), second.end());
     const floatM* weights = g.master ? g.master : reinterpret_cast<const floatM*>(g.weights);       // without a master copy they are the same type
-    json state = {{"step", at.step}, {"samples", at.samples}, {"seconds", at.seconds}, {"attn", ATTENTION_NAME}, {"precision", PRECISION_NAME}};
+    json state = {{"step", at.step}, {"samples", at.samples}, {"seconds", at.seconds}, {"skipped", at.skipped}, {"not_finite_in_a_row", at.not_finite_in_a_row},
+                  {"spike_window", at.spikes.norms}, {"run", description}};
     if (std::isfinite(at.best_val_loss)) state["best_val_loss"] = at.best_val_loss;
+    if (const auto& m = at.unlogged)
+        state["unlogged"] = {{"loss", m->loss}, {"lr", m->lr}, {"grad_norm", m->grad_norm}, {"tokens_per_second", m->tokens_per_second}, {"mfu", m->mfu}};
     std::string dir = checkpoint_save({run.dir, o.keep}, at.step, tensors_of(g, "", weights), optimizer, state.dump(2));
-    console_message(console, "saved " + dir);
+    console_message(console, format("saved %s, %s in %.2f s", dir.c_str(), human_bytes(double(std::filesystem::file_size(dir + "/model.safetensors") + std::filesystem::file_size(dir + "/optimizer.safetensors"))).c_str(), now_s() - start));
 }
 
 static void restore_tensors(GPT& g, const std::string& path, const std::string& prefix, floatM* values) {
@@ -241,14 +277,65 @@ static Progress restore(GPT& g, const CheckpointFound& found) {
     restore_tensors(g, found.dir + "/optimizer.safetensors", "moment1.", g.moment1);
     restore_tensors(g, found.dir + "/optimizer.safetensors", "moment2.", g.moment2);
     json state = json::parse(found.state_json);
-    return {state.at("step"), state.at("samples"), state.at("seconds"), state.value("best_val_loss", double(INFINITY))};
+    Progress at{state.at("step"), state.at("samples"), state.at("seconds"), state.value("best_val_loss", double(INFINITY)), state.at("skipped"),
+                state.at("not_finite_in_a_row"), {state.at("spike_window")}, {}};
+    if (state.contains("unlogged")) {
+        auto number = [&](const char* key) { return state["unlogged"][key].is_number() ? state["unlogged"][key].get<double>() : NAN; };
+        StepMetrics m;
+        m.step = at.step;
+        m.seconds = at.seconds;
+        m.loss = number("loss"), m.lr = number("lr"), m.grad_norm = number("grad_norm");
+        m.tokens_per_second = number("tokens_per_second"), m.mfu = number("mfu");
+        at.unlogged = m;
+    }
+    return at;
 }
 
 // ---------------------------------------------------------------------------------------------- the loop
 
+// For tests only (inject.h).
+static void inject_faults(GPT& g, int64_t step) {
+    double factor = injected_gradient_factor(step);
+    if (factor == 1) return;
+    for (const Param& p : g.params) {                                        // not the gaps between them: nothing would ever clear those
+        std::vector<floatM> host(p.size);
+        copy_to_host(host.data(), g.grads + p.offset, p.size * sizeof(floatM));
+        for (floatM& x : host) x = floatM(x * factor);
+        copy_to_device(g.grads + p.offset, host.data(), p.size * sizeof(floatM));
+    }
+}
+
+// The update of step at.step + 1, unless its gradient is not finite or a spike. Returns the gradient's norm.
+static double update(GPT& g, const Options& o, Progress& at, double lr, double loss, Console& console) {
+    inject_faults(g, at.step + 1);
+    const char* skip = nullptr;
+    double norm = NAN;
+    if (o.spike_zscore > 0) {                                                // the norm is needed before the decision
+        global_norm(g.grad_norm, g.grads, g.flat_size);
+        floatM value;
+        copy_to_host(&value, g.grad_norm, sizeof value);
+        norm = double(value);
+        if (std::isfinite(norm) && spike_seen(at.spikes, norm, o.spike_zscore)) skip = "far above the recent ones";
+    }
+    if (!skip) norm = gpt_update(g, {lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.grad_clip, at.step + 1 - at.skipped, 0});
+    if (!std::isfinite(norm)) skip = "not finite";
+    at.not_finite_in_a_row = std::isfinite(norm) ? 0 : at.not_finite_in_a_row + 1;
+    if (skip) {
+        at.skipped++;
+        console_message(console, format("step %lld: loss %g, gradient norm %g is %s: not updated", (long long)at.step + 1, loss, norm, skip));
+    }
+    ensure(at.not_finite_in_a_row < 5, "step %lld: the gradient was not finite 5 times in a row; a lower --lr may help; the last checkpoint is intact", (long long)at.step + 1);
+    return norm;
+}
+
 static int train(Options& o) {
     backend_init(o.threads);
+    if (!o.dry_run) signals_install();
     Data data = open_data(o);
+    if (stop_requested()) {
+        printf("stopped by %s while the data was read; nothing has changed\n", stop_signal_name());
+        return EXIT_STOPPED_AND_SAVED;
+    }
     BatchPlan plan = batch_plan(o);
     GPT planned = gpt_plan(o.model, plan.micro_batch);
     if (!o.quiet || o.dry_run) print_plan(o, planned, data, plan);
@@ -257,9 +344,8 @@ static int train(Options& o) {
         return EXIT_DONE;
     }
     size_t have = device_facts().memory_bytes;
-    ensure(planned_bytes(planned) <= have, "this run needs %s and the machine has %s; see --dry-run for the buffers, and give a smaller --micro-batch",
-           human_bytes(double(planned_bytes(planned))).c_str(), human_bytes(double(have)).c_str());
-    signals_install();
+    ensure(planned_bytes(planned) <= have, "this run needs %s and the machine has %s; the largest: %s; a smaller --micro-batch shrinks all that is per token",
+           human_bytes(double(planned_bytes(planned))).c_str(), human_bytes(double(have)).c_str(), largest_buffers(planned).c_str());
 
     RunDir run;
     rundir_open(run, o.runs_dir, o.run, o.resume, o.overwrite);
@@ -267,59 +353,82 @@ static int train(Options& o) {
     std::string config_path = run.dir + "/config.json", old_config;
     if (o.resume && file_exists(config_path)) old_config = file_read(config_path, 16 << 20);
     if (!old_config.empty()) check_same_run(old_config, description, o, run.dir);
-    GPT g = gpt_allocate(o.model, plan.micro_batch);
-    Progress at;
     CheckpointFound found = o.resume ? checkpoint_find(run.dir) : CheckpointFound{};
+    if (!found.dir.empty()) check_same_run(json::parse(found.state_json).at("run").dump(), description, o, found.dir);
+    GPT g;
+    try {
+        g = gpt_allocate(o.model, plan.micro_batch);
+    } catch (const Error& e) {                                               // a limit below what the machine has: ulimit -v, a container's
+        fail("%s; the largest buffers: %s", e.what(), largest_buffers(planned).c_str());
+    }
+    Progress at;
     Console console = console_open(o.steps, o.quiet);
     if (found.dir.empty()) {
         gpt_init(g, o.seed);
     } else {
         at = restore(g, found);
+        json old = json::parse(found.state_json)["run"];
+        for (const auto& [part, key] : {std::pair{"build", "commit"}, {"build", "compiler"}, {"machine", "cpu"}})
+            if (old[part][key] != description[part][key])
+                console_message(console, format("note: %s was %s and is %s: rounding may differ from a run that was not interrupted", key,
+                                                old[part][key].dump().c_str(), description[part][key].dump().c_str()));
         console_message(console, "resumed from " + found.dir);
     }
     if (old_config.empty()) rundir_write_config(run, description.dump(2));
-    if (o.resume) rundir_trim(run, at.step);
+    if (o.resume) rundir_trim(run, at.step == 0 || at.unlogged ? at.step - 1 : at.step);       // those lines are written (again) below
 
     Schedule schedule{o.schedule, o.lr, o.final_fraction, o.decay_fraction, o.warmup, o.steps};
     const DeviceFacts device = device_facts();
     const int T = g.c.T, B = plan.micro_batch;
     std::vector<int> inputs(size_t(B) * T), targets(size_t(B) * T);
-    int not_finite_in_a_row = 0;
-    int64_t saved_step = found.dir.empty() ? -1 : at.step;
+    int64_t saved_step = found.dir.empty() || at.unlogged ? -1 : at.step;
 
-    auto log_validation = [&](StepMetrics& m) {
-        Evaluation e = evaluate(g, data);
-        m.val_loss = e.loss;
-        m.bits_per_byte = e.bits_per_byte;
-        if (e.loss < at.best_val_loss) at.best_val_loss = e.loss;
+    // What follows an update. Cut short by a stop request, it is left to the resumed run, so that the logs miss nothing.
+    auto log_step = [&](StepMetrics& m, bool validate, bool sample) {
+        m.tokens = m.step * o.batch_tokens;
+        at.unlogged.reset();
+        if (validate) {
+            Evaluation e = evaluate(g, data);
+            m.val_loss = e.loss;
+            m.bits_per_byte = e.bits_per_byte;
+            if (e.loss < at.best_val_loss) at.best_val_loss = e.loss;
+            if (std::isnan(e.loss) && stop_requested()) at.unlogged = m;
+        }
+        std::string text = sample && !at.unlogged ? generate(g, o, data, m.step) : "";
+        if (sample && stop_requested()) at.unlogged = m;
+        if (at.unlogged) return;
+        rundir_log(run, m);
+        if (!sample) return;
+        rundir_sample(run, m.step, text);
+        console_message(console, format("--- sample at step %lld\n", (long long)m.step) + text + "\n---");
     };
+    auto due = [&](int64_t every) { return every > 0 && at.step % every == 0; };
+    auto validation_due = [&] { return at.step == o.steps || due(o.val_every); };
+    auto sample_due = [&] { return o.sample_every > 0 && at.step > 0 && (at.step == o.steps || due(o.sample_every)); };
     if (at.step == 0 && o.val_every > 0) {                                   // the starting point: about ln V
         StepMetrics m;
-        m.step = m.tokens = 0;
-        log_validation(m);
-        rundir_log(run, m);
+        log_step(m, true, false);
+    } else if (at.unlogged) {
+        StepMetrics m = *at.unlogged;
+        log_step(m, validation_due(), sample_due());
     }
 
     while (at.step < o.steps && !stop_requested()) {
         double start = now_s(), lr = schedule_lr(schedule, at.step), loss = 0;
-        for (int64_t micro = 0; micro < plan.accumulation; micro++) {
+        int64_t micro = 0;
+        for (; micro < plan.accumulation && !stop_requested(); micro++) {
             dataset_batch(data.train, o.seed, at.samples + uint64_t(micro * B), size_t(B), inputs.data(), targets.data());
             loss += gpt_forward_backward(g, inputs.data(), targets.data(), B, T, 1.0 / double(o.batch_tokens), micro > 0);
         }
+        if (micro < plan.accumulation) break;                                // half a step changes nothing: the resumed run does it whole
         loss /= double(o.batch_tokens);
-        double norm = gpt_update(g, {lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.grad_clip, at.step + 1, 0});
+        double norm = update(g, o, at, lr, loss, console);
         double step_s = now_s() - start;
         at.step++;
         at.samples += uint64_t(plan.sequences);
         at.seconds += step_s;
-        not_finite_in_a_row = std::isfinite(norm) ? 0 : not_finite_in_a_row + 1;
-        if (!std::isfinite(norm)) console_message(console, format("step %lld: loss %g, gradient norm %g: not updated", (long long)at.step, loss, norm));
-        ensure(not_finite_in_a_row < 5, "step %lld: the gradient was not finite 5 times in a row; a lower --lr may help; the last checkpoint is intact", (long long)at.step);
-
-        bool last = at.step == o.steps;
         StepMetrics m;
         m.step = at.step;
-        m.tokens = at.step * o.batch_tokens;
         m.seconds = at.seconds;
         m.loss = loss;
         m.lr = lr;
@@ -327,31 +436,26 @@ static int train(Options& o) {
         m.tokens_per_second = double(o.batch_tokens) / step_s;
         double flops_per_second = flops_per_token(g) * m.tokens_per_second, peak = device.peak_flops;
         if (peak > 0) m.mfu = flops_per_second / peak;
-        if (last || (o.val_every > 0 && at.step % o.val_every == 0)) log_validation(m);
-        rundir_log(run, m);
+        log_step(m, validation_due(), sample_due());
         console_step(console, m, step_s * 1e3, flops_per_second / 1e9, at.seconds);
-        if (o.sample_every > 0 && (last || at.step % o.sample_every == 0)) {
-            std::string text = generate(g, o, data, at.step);
-            rundir_sample(run, at.step, text);
-            console_message(console, format("--- sample at step %lld\n", (long long)at.step) + text + "\n---");
-        }
-        if (o.save_every > 0 && at.step % o.save_every == 0) save(run, o, g, at, console), saved_step = at.step;
+        if (due(o.save_every)) save(run, o, g, at, description, console), saved_step = at.step;
         if (o.stop_at > 0 && at.step >= o.stop_at) break;
     }
-    bool stopped = at.step < o.steps;
-    if (saved_step != at.step) save(run, o, g, at, console);
+    bool stopped = at.step < o.steps || at.unlogged;
+    if (saved_step != at.step) save(run, o, g, at, description, console);
     console_close(console);
     if (stopped) {
         printf("stopped at step %lld (%s); go on with --resume --run %s\n", (long long)at.step, stop_requested() ? stop_signal_name() : "--stop-at", o.run.c_str());
     } else if (!o.quiet) {
-        printf("%s done: best validation loss %.4f nats, %s of training, memory %s (planned %s)\n", o.run.c_str(), at.best_val_loss, human_time(at.seconds).c_str(),
-               human_bytes(double(peak_memory_bytes())).c_str(), human_bytes(double(planned_bytes(g))).c_str());
+        printf("%s done: best validation loss %.4f nats, %s of training, at most %s of memory\n", o.run.c_str(), at.best_val_loss, human_time(at.seconds).c_str(),
+               human_bytes(double(peak_memory_bytes())).c_str());
     }
     gpt_free(g);
     return stopped ? EXIT_STOPPED_AND_SAVED : EXIT_DONE;
 }
 
 int main(int argc, char** argv) {
+    backend_prepare(argv);
     try {
         Options o;
         if (!options_parse(o, argc, argv, ATTENTION_NAME)) return EXIT_DONE;
@@ -359,6 +463,9 @@ int main(int argc, char** argv) {
     } catch (const Error& e) {
         fprintf(stderr, "error: %s\n", e.what());
         return e.exit_code;
+    } catch (const std::bad_alloc&) {
+        fprintf(stderr, "error: out of memory; --dry-run lists what takes it, a smaller --micro-batch or --context needs less\n");
+        return EXIT_FAILED;
     } catch (const std::exception& e) {
         fprintf(stderr, "error: %s\n", e.what());
         return EXIT_FAILED;

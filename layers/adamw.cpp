@@ -30,7 +30,7 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
     floatM b1 = floatM(a.beta1), b2 = floatM(a.beta2), eps = floatM(a.eps), low = floatM(a.min_value);
     floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))), correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));
     floatM rate = floatM(a.lr) * correction1, keep = floatM(1 - a.lr * a.weight_decay);
-#pragma omp parallel for simd schedule(static)
+#pragma omp parallel for simd schedule(static) if (n > 16384)    // below, waking the threads costs more than the work
     for (size_t i = 0; i < n; i++) {
         floatM g = grad[i] * clip;
         floatM mi = m[i] = b1 * m[i] + (1 - b1) * g;

@@ -11,21 +11,21 @@ namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
 struct Pieces { int mp, np; size_t mb, nb; };
 
-// About 4 MFLOP a piece (20-40 us: long enough to hide a call's overhead and its packing), at most 32 pieces, an even number.
-// Each row of pieces copies ("packs") B once more, each column A: among the cuts take the one with the least copying.
+// About 4 MFLOP a piece (20-40 us: long enough to hide a call's overhead and its packing), at most 32 pieces, each at least
+// 32 x 64. Each row of pieces copies ("packs") B once more, each column A: among the finest cuts the one with the least copying.
 Pieces cut(size_t m, size_t n, size_t k) {
     double flops = 2.0 * double(m) * double(n) * double(k);
     int target = flops < 4e5 ? 1 : int(std::clamp(flops / 4e6, 2.0, 32.0));
-    while (target & (target - 1)) target &= target - 1;      // a power of two
     Pieces best{1, 1, m, n};
-    double best_cost = -1;
-    for (int mp = 1; mp <= target; mp *= 2) {
-        int np = target / mp;
-        size_t mb = round_up(ceil_div(m, size_t(mp)), 8), nb = round_up(ceil_div(n, size_t(np)), 16);
-        if ((mp > 1 && mb < 32) || (np > 1 && nb < 64)) continue;
-        double cost = double(m) * np + double(n) * mp;
-        if (best_cost < 0 || cost < best_cost) best = {mp, np, mb, nb}, best_cost = cost;
-    }
+    double best_cost = double(m + n);
+    for (int mp = 1; mp <= target; mp *= 2)
+        for (int np = 1; mp * np <= target; np *= 2) {
+            size_t mb = round_up(ceil_div(m, size_t(mp)), 8), nb = round_up(ceil_div(n, size_t(np)), 16);
+            if ((mp > 1 && mb < 32) || (np > 1 && nb < 64)) continue;
+            double cost = double(m) * np + double(n) * mp;
+            bool finer = mp * np > best.mp * best.np;
+            if (finer || (mp * np == best.mp * best.np && cost < best_cost)) best = {mp, np, mb, nb}, best_cost = cost;
+        }
     best.mp = int(ceil_div(m, best.mb));
     best.np = int(ceil_div(n, best.nb));
     return best;

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <string>
 
+// First thing in main: settings that must be in the environment before the thread library starts (may start the program again).
+void backend_prepare(char** argv);
 void backend_init(int threads);                    // 0: all. Picks the device; fails in one line when there is none
 const char* backend_name();                        // "cpu", "cuda", "emu"
 

@@ -108,6 +108,7 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
         for (const TensorToWrite& t : *tensors) needed += tensor_bytes(t) + 256;      // 256: its line in header and manifest
     try {
         write_folder(tmp, step, model, optimizer, state_json);
+        publish(tmp, dir + "/" + name);
     } catch (const std::exception& e) {
         std::error_code ignored;
         fs::remove_all(tmp, ignored);
@@ -115,7 +116,6 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
              (long long)step, e.what(), human_bytes(double(needed)).c_str(), (unsigned long long)needed,
              human_bytes(double(free_bytes(dir))).c_str(), (unsigned long long)free_bytes(dir));
     }
-    publish(tmp, dir + "/" + name);
     crash_point("before-latest");
     file_replace(dir + "/latest", name + "\n");
     crash_point("after-latest");
@@ -164,8 +164,8 @@ static std::string damaged_part(const std::string& path, const json& tensor_hash
     return "its header";
 }
 
-// Fails when anything in the folder is not what was written. Returns state.json.
-static std::string verify(const std::string& dir, int64_t step) {
+std::string checkpoint_verify(const std::string& dir) {
+    const int64_t step = step_of_name(fs::path(dir).filename());
     const std::string where = dir + "/manifest.json";
     json manifest = json_parse(file_read(where, MANIFEST_MAX_BYTES), where, {4, 100'000, 1'000'000});
     try {
@@ -174,7 +174,7 @@ static std::string verify(const std::string& dir, int64_t step) {
         ensure(hash_hex(manifest.dump()) == own_hash, "%s: wrong checksum, the manifest itself is damaged", where.c_str());
         ensure(manifest.at("format") == MANIFEST_FORMAT, "%s: format %s, this program reads %d", where.c_str(),
                manifest.at("format").dump().c_str(), MANIFEST_FORMAT);
-        ensure(manifest.at("step") == step, "%s: step %s does not fit the folder's name", where.c_str(), manifest.at("step").dump().c_str());
+        ensure(step < 0 || manifest.at("step") == step, "%s: step %s does not fit the folder's name", where.c_str(), manifest.at("step").dump().c_str());
         for (const char* name : FILES) {
             const json& expected = manifest.at("files").at(name);
             const std::string path = dir + "/" + name;
@@ -197,7 +197,7 @@ CheckpointFound checkpoint_find(const std::string& run_dir) {
     const auto candidates = list_checkpoints(checkpoints_dir(run_dir));
     for (const auto& [step, dir] : candidates) {
         try {
-            return {dir, step, verify(dir, step)};
+            return {dir, step, checkpoint_verify(dir)};
         } catch (const Error& e) {
             fprintf(stderr, "checkpoint of step %lld is not used: %s\n", (long long)step, e.what());
         }

@@ -26,3 +26,5 @@ struct CheckpointFound {
 };
 // Newest checkpoint that verifies. Fails when there are checkpoints but none verifies.
 CheckpointFound checkpoint_find(const std::string& run_dir);
+// One checkpoint's folder: fails, naming file and tensor, when anything in it is not what was written. Returns state_json.
+std::string checkpoint_verify(const std::string& dir);

@@ -65,6 +65,7 @@ static std::vector<Field> option_table(Options& o) {
         {"", "beta2", "X", "AdamW: memory of the square", &o.beta2, curve, 0, 0.9999999, {}},
         {"", "eps", "X", "AdamW: added to the root", &o.eps, curve, 1e-30, 1, {}},
         {"", "grad-clip", "X", "largest global gradient norm; 0: off", &o.grad_clip, curve, 0, 1e9, {}},
+        {"", "spike-zscore", "Z", "skip updates with a norm Z deviations above the recent mean; 0: off", &o.spike_zscore, curve, 0, 1e9, {}},
         {"", "seed", "N", "of weights and of the order of the data", &o.seed, curve, 0, 0, {}},
         {"Data", "data", "DIR", "folder with train*.bin, val*.bin", &o.data, curve, 0, 0, {}},
         {"", "tokenizer", "FILE", "tokenizer.json; default: the one in the data folder", &o.tokenizer, curve, 0, 0, {}},
@@ -302,6 +303,7 @@ static void print_help(const char* program, const char* attn_name) {
         if (value.is_string() && shown.find('\\') == std::string::npos) shown = value;      // quotes only where they help: "\n"
         printf("%-10s--%-14s %-5s %s%s\n", f.group, f.name, f.arg, f.help, shown.empty() ? "" : (" [" + shown + "]").c_str());
     }
+    printf("Exit codes: 0 done, 75 stopped by a signal or --stop-at and saved (go on with --resume), 2 wrong options, 1 failure\n");
 }
 
 bool options_parse(Options& o, int argc, char** argv, const char* attn_name) {

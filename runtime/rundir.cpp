@@ -70,7 +70,10 @@ void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name
     r.dir = runs_dir + "/" + name;
     const bool exists = fs::is_directory(r.dir);
     ensure(exists || !file_exists(r.dir), "%s: exists and is not a folder; remove it or choose another --run", r.dir.c_str());
-    if (!exists) fs::create_directories(r.dir);
+    if (!exists) {
+        fs::create_directories(r.dir);
+        for (const std::string& folder : {r.dir, runs_dir, parent_folder(runs_dir)}) fsync_folder(folder);     // a checkpoint is as durable as the way to it
+    }
     // The lock comes first: what another process is working on is neither resumed nor overwritten. In a folder that
     // exists the lock file is not created before we know that the folder is ours.
     bool locked = try_lock(r, exists ? 0 : O_CREAT);
@@ -132,6 +135,11 @@ void rundir_log(RunDir& r, const StepMetrics& m) {
     }
     append_line(r.jsonl, json + "}\n", r.dir + "/metrics.jsonl");
     append_line(r.csv, csv + "\n", r.dir + "/metrics.csv");
+}
+
+void rundir_sync(RunDir& r) {
+    for (FILE* f : {r.jsonl, r.csv})
+        ensure(fsync(fileno(f)) == 0, "%s: the logs cannot be written: fsync: %s", r.dir.c_str(), strerror(errno));
 }
 
 // The length in the title makes a section readable whatever the text contains.

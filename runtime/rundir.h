@@ -31,6 +31,7 @@ void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name
 void rundir_write_config(RunDir& r, const std::string& json_text);      // config.json, atomically
 void rundir_trim(RunDir& r, int64_t last_step);                         // drops log lines past a resumed step (jsonl, csv, samples)
 void rundir_log(RunDir& r, const StepMetrics& m);                       // one line each into jsonl and csv, flushed
+void rundir_sync(RunDir& r);                                            // the lines so far survive a power cut; before each checkpoint
 void rundir_sample(RunDir& r, int64_t step, const std::string& text);   // appends to samples.txt
 
 // The console. On a terminal one live line, rewritten; elsewhere a plain line now and then (at most one per second, and every

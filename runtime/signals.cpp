@@ -2,8 +2,8 @@
 #include "runtime/signals.h"
 
 #include <csignal>
-#include <initializer_list>
 #include <cstring>
+#include <initializer_list>
 #include <unistd.h>
 
 static volatile sig_atomic_t received = 0;
@@ -20,6 +20,8 @@ void signals_install() {
     sigemptyset(&action.sa_mask);
     action.sa_flags = SA_RESTART;
     for (int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+    action.sa_handler = SIG_IGN;
+    for (int number : {SIGXFSZ, SIGPIPE}) sigaction(number, &action, nullptr);
 }
 
 bool stop_requested() { return received != 0; }

@@ -1,5 +1,6 @@
 // SIGTERM, SIGINT and SIGUSR1 ask the run to stop: every loop polls `stop_requested`, the run saves and exits 75.
-// A second signal quits at once.
+// A second signal quits at once. SIGXFSZ and SIGPIPE are ignored, so that a file size limit (ulimit -f) or a closed pipe behind stdout
+// is an error of one write and not the end of the run.
 #pragma once
 
 void signals_install();

@@ -33,6 +33,13 @@ inline ModelConfig awkward_config(Position pos) {
     return c;
 }
 
+// The variants that have reference values and a known relation to multi-head attention. A new one is checked by all the rest.
+inline bool has_reference() {
+    for (const char* name : {"qkv", "mqa", "gqa", "mla", "qv", "qv_ka"})
+        if (std::string(name) == ATTENTION_NAME) return true;
+    return false;
+}
+
 struct NamedConfig { std::string name; ModelConfig c; };
 
 // Every position, and the variant's own options, for the variant this binary is built with.

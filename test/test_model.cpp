@@ -109,7 +109,7 @@ TEST_CASE("PyTorch's logits, loss, every gradient and ten AdamW steps") {
                 check_tensor(name + ": after ten steps " + p.spec.name, get_weights(g, p), golden_tensor<float>(f, "after." + p.spec.name, "F32"), after_tolerance);
         gpt_free(g);
     }
-    CHECK(cases >= 3);
+    if (has_reference()) CHECK(cases >= 3);
 }
 
 // ---------------------------------------------------------------------------------------------- identities
@@ -186,7 +186,7 @@ static double plain_attention_loss(const GPT& g, const TestBatch& b, const std::
 }
 
 TEST_CASE("with fitting weights the variant is multi-head attention") {
-    if (!DOUBLE) return;
+    if (!DOUBLE || !has_reference()) return;
     backend_init(0);
     std::string attn = ATTENTION_NAME;
     ModelConfig c = awkward_config(Position::learned);

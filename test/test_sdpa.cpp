@@ -69,7 +69,9 @@ Inputs make_inputs(const Case& c, const Placement& at) {
 struct Answer { Doubles o, lse, dqkv, dp, da, dp_scale, da_scale; };
 template <class Real, class Round> Answer naive_attention(const Case& c, const Placement& at, const Inputs& in, Round round) {
     const SdpaShape& s = at.s;
-    Answer r{Doubles(size_t(c.B) * c.T * s.o_row, SENTINEL), Doubles(size_t(c.B) * c.NH * c.T), Doubles(at.size, SENTINEL), Doubles(c.NH), Doubles(c.NH), Doubles(c.NH), Doubles(c.NH)};
+    const Doubles per_head(c.NH);
+    Answer r{Doubles(size_t(c.B) * c.T * s.o_row, SENTINEL), Doubles(size_t(c.B) * c.NH * c.T), Doubles(at.size, SENTINEL),
+             per_head, per_head, per_head, per_head};
     const Real scale = Real(1 / std::sqrt(double(c.d_qk)));
     for (int b = 0; b < c.B; b++)
         for (int kv = 0; kv < c.NKV; kv++) {
@@ -126,8 +128,10 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                 }
             }
             for (int t = 0; t < c.T; t++) {
-                size_t k_row = at.k + (size_t(b) * c.T + t) * s.k_row + size_t(kv) * c.d_qk, v_row = at.v + (size_t(b) * c.T + t) * s.v_row + size_t(kv) * c.d_v;
-                for (int x = 0; x < c.d_v; x++) r.dqkv[v_row + x] = double(round(dv[size_t(t) * c.d_v + x] + (c.k_is_v ? dk[size_t(t) * c.d_qk + x] : Real(0))));
+                const size_t token = size_t(b) * c.T + t, k_row = at.k + token * s.k_row + size_t(kv) * c.d_qk;
+                const size_t v_row = at.v + token * s.v_row + size_t(kv) * c.d_v;
+                for (int x = 0; x < c.d_v; x++)
+                    r.dqkv[v_row + x] = double(round(dv[size_t(t) * c.d_v + x] + (c.k_is_v ? dk[size_t(t) * c.d_qk + x] : Real(0))));
                 for (int x = 0; x < c.d_qk && !c.k_is_v; x++) r.dqkv[k_row + x] = double(round(dk[size_t(t) * c.d_qk + x]));
             }
         }
@@ -151,17 +155,24 @@ template <class T> struct Device {
 
 struct Outputs { std::vector<floatX> o, dqkv; std::vector<floatM> lse, dp, da; };
 Outputs run_sdpa(const Case& c, const Placement& at, const Inputs& in, bool accumulate, double before) {
-    Device<floatX> qkv(in.qkv), dout(in.dout), p(in.p), a(in.a), o(std::vector<floatX>(in.dout.size(), floatX(SENTINEL))), dqkv(std::vector<floatX>(at.size, floatX(SENTINEL)));
-    Device<floatM> slope(in.slope), lse(std::vector<floatM>(size_t(c.B) * c.NH * c.T)), dp(std::vector<floatM>(c.NH, floatM(before))), da(std::vector<floatM>(c.NH, floatM(before)));
-    PositionBias bias{c.bias, c.bias == BiasKind::alibi ? slope.p : nullptr, c.bias == BiasKind::power ? p.p : nullptr, c.bias == BiasKind::power ? a.p : nullptr};
+    const std::vector<floatM> head_before(c.NH, floatM(before));
+    Device<floatX> qkv(in.qkv), dout(in.dout), p(in.p), a(in.a);
+    Device<floatX> o(std::vector<floatX>(in.dout.size(), floatX(SENTINEL))), dqkv(std::vector<floatX>(at.size, floatX(SENTINEL)));
+    Device<floatM> slope(in.slope), lse(std::vector<floatM>(size_t(c.B) * c.NH * c.T)), dp(head_before), da(head_before);
+    PositionBias bias;
+    bias.kind = c.bias;
+    if (c.bias == BiasKind::alibi) bias.slope = slope.p;
+    if (c.bias == BiasKind::power) bias.p = p.p, bias.a = a.p;
     sdpa_forward(o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s);
-    sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate);
+    sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s,
+                  accumulate);
     return {o.host(), dqkv.host(), lse.host(), dp.host(), da.host()};
 }
 
 // Compares n elements at `start`, `stride` apart in `rows` rows.
 template <class T>
-void check_rows(const std::string& tensor, const std::vector<T>& got, const Doubles& want, const Doubles& naive, size_t start, size_t rows, size_t stride, size_t n, int terms) {
+void check_rows(const std::string& tensor, const std::vector<T>& got, const Doubles& want, const Doubles& naive, size_t start, size_t rows,
+                size_t stride, size_t n, int terms) {
     double error = 0, naive_error = 0, largest = 0;
     size_t worst = start;
     for (size_t r = 0; r < rows; r++)
@@ -207,8 +218,9 @@ void check(const Case& c) {
         for (int h = 0; h < c.NH; h++) {
             double start = accumulate ? before : 0;
             INFO("head ", h, ": dp ", double(got.dp[h]), ", want ", want.dp[h] + start, "; da ", double(got.da[h]), ", want ", want.da[h] + start);
-            CHECK(std::fabs(double(got.dp[h]) - want.dp[h] - start) <= 4 * EPS * want.dp_scale[h] + 16 * EPS_ARITHMETIC * (start + std::fabs(want.dp[h]) + want.dp_scale[h]));
-            CHECK(std::fabs(double(got.da[h]) - want.da[h] - start) <= 4 * EPS * want.da_scale[h] + 16 * EPS_ARITHMETIC * (start + std::fabs(want.da[h]) + want.da_scale[h]));
+            auto tolerance = [&](double value, double scale) { return 4 * EPS * scale + 16 * EPS_ARITHMETIC * (start + std::fabs(value) + scale); };
+            CHECK(std::fabs(double(got.dp[h]) - want.dp[h] - start) <= tolerance(want.dp[h], want.dp_scale[h]));
+            CHECK(std::fabs(double(got.da[h]) - want.da[h] - start) <= tolerance(want.da[h], want.da_scale[h]));
         }
     else
         CHECK(double(got.dp[0]) == before);

@@ -65,6 +65,7 @@ static double products_s(const std::vector<Product>& list, double seconds, const
 }
 
 int main(int argc, char** argv) {
+    backend_prepare(argv);
     if (argc < 7) {
         fprintf(stderr, "usage: bench-step LAYERS WIDTH HEADS CONTEXT VOCAB BATCH [threads] [seconds]\n");
         return EXIT_USAGE;

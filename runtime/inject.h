@@ -1,0 +1,19 @@
+// Faults on demand, for the tests of what the run does about them: QV_SCALE_GRADIENT=<step>[-<step>]:<factor> multiplies all gradients
+// of these steps (counted from 1) by the factor, "nan" and "inf" included. Without the variable: 1, at the cost of one getenv a step.
+// Not for anything but tests. Kills on demand are in crash_point.h.
+#pragma once
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+
+inline double injected_gradient_factor(int64_t step) {
+    const char* wanted = std::getenv("QV_SCALE_GRADIENT");
+    long long first = 0, last = 0;
+    double factor = 1;
+    if (!wanted) return 1;
+    if (std::sscanf(wanted, "%lld-%lld:%lf", &first, &last, &factor) != 3) {
+        if (std::sscanf(wanted, "%lld:%lf", &first, &factor) != 2) return 1;
+        last = first;
+    }
+    return first <= step && step <= last ? factor : 1;
+}
