@@ -113,6 +113,8 @@ build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/tokenizer: $(OBJ)/tokenizer/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/inspect: $(OBJ)/scripts/inspect.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/report: $(OBJ)/scripts/report.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
@@ -143,11 +145,18 @@ OP_TESTS   := $(wildcard test/test_ops_*.cpp) $(wildcard test/test_sdpa.cpp)
 UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_emu.cpp,$(wildcard test/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report
+test-binaries: build/test-unit build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+# The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
+build/test-emu-$(PRECISION): $(OBJ)/test/main.o $(call objects,test/test_emu.cpp $(OP_TESTS)) $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
