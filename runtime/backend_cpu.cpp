@@ -22,7 +22,11 @@ static int threads_in_use = 0;
 void backend_prepare(char** argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     setenv("GOMP_SPINCOUNT", "5000", 1);
-    execv("/proc/self/exe", argv);               // returns only when it fails: then go on as we are
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0) return;
+    path[length] = '\0';
+    execv(path, argv);                           // returns only when it fails: then go on as we are
 }
 
 void backend_init(int threads) {

@@ -14,7 +14,8 @@
 using nlohmann::json;
 
 static constexpr uint64_t HEADER_MAX_BYTES = 100'000'000;     // the limit of the reference implementation
-static constexpr size_t MAX_DIMENSIONS = 16, MAX_TENSORS = 100'000, PIECE_BYTES = 8 << 20;
+static constexpr size_t MAX_DIMENSIONS = 16, MAX_TENSORS = 100'000;
+static constexpr size_t PIECE_BYTES = 1 << 20;               // read, hashed twice and written while it is in the cache
 // A header is {name: {dtype, shape: [..], data_offsets: [..]}}: three levels. The total bounds the parsed form to about 10 MB
 // for a thousand tensors and 100 MB at worst, whatever the header's size.
 static constexpr JsonLimits HEADER_LIMITS = {3, MAX_TENSORS, 1'000'000};

@@ -15,7 +15,7 @@ NAME=${NAME:-compare-$SIZE}         # the comparison's folder in runs/
 # ---- empty: the size's own value (the table below)
 STEPS=${STEPS:-} LR=${LR:-} BATCH_TOKENS=${BATCH_TOKENS:-} CONTEXT=${CONTEXT:-}
 LAYERS=${LAYERS:-} HEADS=${HEADS:-} WIDTH=${WIDTH:-} WARMUP=${WARMUP:-} VAL_TOKENS=${VAL_TOKENS:-}
-VAL_EVERY=${VAL_EVERY:-}            # steps between validations; default: 25 in a run
+VAL_EVERY=${VAL_EVERY:-}            # steps between validations; default: 20 in a run
 SCHEDULE=${SCHEDULE:-cosine}        # cosine wsd linear constant
 # ---- where, how
 DATA=${DATA:-}                      # folder with train*.bin, val*.bin; default: what scripts/get_data.sh makes
@@ -31,7 +31,7 @@ BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} BASELINE=${BASELINE:-qkv}
 size_row() {
     case $1 in
         tiny)    echo 2     64    2     64      512          60     3e-3  5      4096 ;;
-        default) echo 4     128   4     128     1024         1000   4e-3  50     32768 ;;      # chosen by the sweep in docs/LOG.md
+        default) echo 4     128   4     128     1024         900    4e-3  50     32768 ;;      # chosen by the sweep in docs/LOG.md
         small)   echo 6     384   6     256     16384        2000   1e-3  100    131072 ;;
         base)    echo 12    768   12    1024    524288       4800   6e-4  256    1048576 ;;    # GPT-2 124M, 2.5G tokens: 20 per parameter
         *) return 1 ;;
@@ -50,7 +50,7 @@ batch_tokens=${BATCH_TOKENS:-$batch_tokens} steps=${STEPS:-$steps} lr=${LR:-$lr}
 [[ $steps =~ ^[1-9][0-9]{0,9}$ ]] || die "STEPS=$steps: give a number of steps" 2
 [[ $NAME =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "NAME=$NAME: use letters, digits, . _ -" 2
 warmup=${WARMUP:-$((warmup < steps / 10 ? warmup : steps / 10))}
-val_every=${VAL_EVERY:-$((steps / 25 > 0 ? steps / 25 : 1))}
+val_every=${VAL_EVERY:-$((steps / 20 > 0 ? steps / 20 : 1))}
 save_every=$((steps / 5 > 0 ? steps / 5 : 1))
 
 # Everything that can be wrong is found before the first hour of training.
