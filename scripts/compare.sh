@@ -17,6 +17,7 @@ STEPS=${STEPS:-} LR=${LR:-} BATCH_TOKENS=${BATCH_TOKENS:-} CONTEXT=${CONTEXT:-}
 LAYERS=${LAYERS:-} HEADS=${HEADS:-} WIDTH=${WIDTH:-} WARMUP=${WARMUP:-} VAL_TOKENS=${VAL_TOKENS:-}
 VAL_EVERY=${VAL_EVERY:-}            # steps between validations; default: 20 in a run
 SCHEDULE=${SCHEDULE:-cosine}        # cosine wsd linear constant
+FINAL_FRACTION=${FINAL_FRACTION:-0} # of lr at the last step; 0 lets the curves end flat (docs/LOG.md)
 # ---- where, how
 DATA=${DATA:-}                      # folder with train*.bin, val*.bin; default: what scripts/get_data.sh makes
 VOCAB=${VOCAB:-1024}                # of the tokenizer that get_data.sh trains
@@ -66,7 +67,7 @@ data_mark=$( (cat "$DATA/source.txt" 2>/dev/null || true; stat -c '%n %s' "$DATA
 folder=$RUNS_DIR/$NAME
 [[ -n $DRY_RUN ]] || mkdir -p "$folder/state"
 options=(--layers "$layers" --width "$width" --heads "$heads" --context "$context" --batch-tokens "$batch_tokens" --steps "$steps" --lr "$lr"
-         --warmup "$warmup" --schedule "$SCHEDULE" --val-tokens "$val_tokens" --val-every "$val_every" --data "$DATA")
+         --warmup "$warmup" --schedule "$SCHEDULE" --final-fraction "$FINAL_FRACTION" --val-tokens "$val_tokens" --val-every "$val_every" --data "$DATA")
 # shellcheck disable=SC2206
 options+=($EXTRA)
 

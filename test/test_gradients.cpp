@@ -38,14 +38,14 @@ TEST_CASE("finite differences, every tensor, every position") {
             for (size_t k = 0; k < samples; k++) {
                 size_t i = p.size <= 5 ? k : philox_below(13, rng_stream(p.spec.name), k, uint32_t(p.size));
                 double want = numeric_gradient(g, p, i, b), got = double(grad[i]);
-                INFO(ATTENTION_NAME, ", ", config.name, ": ", p.spec.name, "[", i, "] analytic ", got, " numeric ", want);
+                INFO(std::string(ATTENTION_NAME), ", ", config.name, ": ", p.spec.name, "[", i, "] analytic ", got, " numeric ", want);
                 CHECK(std::fabs(got - want) < 1e-7 + 1e-6 * std::fabs(want));
                 checked++;
             }
             // A gradient that is zero everywhere would pass by accident: only an unused tensor may have one.
             // (A key bias moves all scores of a query alike where nothing rotates it; the softmax ignores that.)
             bool ignored = p.spec.name.find("k.bias") != std::string::npos && config.c.pos != Position::rope;
-            INFO(ATTENTION_NAME, ", ", config.name, ": ", p.spec.name);
+            INFO(std::string(ATTENTION_NAME), ", ", config.name, ": ", p.spec.name);
             if (p.size > 0 && !ignored) CHECK(largest > 1e-8);
         }
         CHECK(checked > 50);

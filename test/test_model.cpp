@@ -101,16 +101,19 @@ TEST_CASE("PyTorch's logits, loss, every gradient and ten AdamW steps") {
         for (size_t r = 0; r < rows; r++) real.insert(real.end(), padded.begin() + int64_t(r * size_t(c.Vp())), padded.begin() + int64_t(r * size_t(c.Vp())) + c.V);
         check_tensor(name + ": logits", real, logits, forward_tolerance);
 
+        // Without rotation a key bias moves all scores of a query alike and its gradient is 0. In fp32 rounding remains of it, about 1e-8
+        // and so about AdamW's eps, which makes steps of it: nothing to compare.
+        auto is_rounding = [&](const Param& p) { return !DOUBLE && c.pos != Position::rope && p.spec.name.find("k.bias") != std::string::npos; };
         for (int step = 0; step <= 10; step++) {
             double loss = loss_of(false);
             CHECK_MESSAGE(std::fabs(loss - losses[size_t(step)]) < (step ? 10 : 1) * forward_tolerance * losses[size_t(step)], name, ": loss ", loss, " before step ", step + 1, ", PyTorch has ", losses[size_t(step)]);
             if (step == 0)
                 for (const Param& p : g.params)
-                    if (p.size) check_tensor(name + ": gradient of " + p.spec.name, get_gradient(g, p), golden_tensor<double>(f, "grad." + p.spec.name, "F64"), grad_tolerance);
+                    if (p.size && !is_rounding(p)) check_tensor(name + ": gradient of " + p.spec.name, get_gradient(g, p), golden_tensor<double>(f, "grad." + p.spec.name, "F64"), grad_tolerance);
             if (step < 10) gpt_update(g, {1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0, step + 1, 0});
         }
         for (const Param& p : g.params)
-            if (p.size && f.find("after." + p.spec.name))
+            if (p.size && !is_rounding(p) && f.find("after." + p.spec.name))
                 check_tensor(name + ": after ten steps " + p.spec.name, get_weights(g, p), golden_tensor<float>(f, "after." + p.spec.name, "F32"), after_tolerance);
         gpt_free(g);
     }
@@ -266,11 +269,11 @@ TEST_CASE("overfits one batch, with every position" * doctest::skip(EMULATED)) {
         gpt_init(g, 1);
         TestBatch b = random_batch(4, n.c.T, n.c.V, 2);
         double first = backward(g, b), last = first;
-        for (int step = 1; step <= 300; step++) {
+        for (int step = 1; step <= 400; step++) {
             gpt_update(g, {0.01, 0.9, 0.95, 1e-8, 0, 1, step, 0});
             last = backward(g, b);
         }
-        INFO(ATTENTION_NAME, ", ", n.name, ": loss ", first, " -> ", last);
+        INFO(std::string(ATTENTION_NAME), ", ", n.name, ": loss ", first, " -> ", last);
         CHECK(first == doctest::Approx(std::log(n.c.V)).epsilon(0.05));    // a fresh model knows nothing: ln V
         CHECK(last < 0.1);                                    // the first token of two sequences may coincide, hence not 0
         gpt_free(g);
@@ -323,7 +326,7 @@ TEST_CASE("a later token never changes an earlier one, and a short sequence give
         b.tokens[size_t(cut)] = (b.tokens[size_t(cut)] + 1) % n.c.V;
         std::vector<floatM> changed = rows(n.c.T);
         for (int t = 0; t < cut; t++) {
-            INFO(ATTENTION_NAME, ", ", n.name, ", position ", t);
+            INFO(std::string(ATTENTION_NAME), ", ", n.name, ", position ", t);
             CHECK(double(changed[size_t(t)]) == doctest::Approx(double(whole[size_t(t)])).epsilon(1e-5));
             CHECK(double(prefix[size_t(t)]) == doctest::Approx(double(whole[size_t(t)])).epsilon(1e-5));
         }
