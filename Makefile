@@ -78,7 +78,7 @@ $(shell mkdir -p build && printf '$(INFO)\n' > build/build_info.tmp && { cmp -s 
 # None of make's own rules: they would try to link the .d files.
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
-.PHONY: help train train-all tokenizer report compare data test test-fast bench clean setup-build setup-test setup-compare
+.PHONY: help train train-all tokenizer report compare data test bench clean setup-build setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
 # One short line for each file; `make V=1` shows the whole commands.
@@ -171,6 +171,20 @@ build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+
+# 220 random kills and every passage of every point of the checkpoint protocol; libFuzzer on the parsers, 10 minutes each (needs clang);
+# the time of a checkpoint beside dd's.
+.PHONY: test-crash fuzz bench-checkpoint inspect
+test-crash: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer build/inspect
+	@test/test_crash.sh build 220
+fuzz:
+	@test/fuzz/run.sh
+bench-checkpoint: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer
+	@test/bench/bench_checkpoint.sh
+inspect: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/inspect
 
 # Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects

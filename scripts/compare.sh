@@ -31,7 +31,7 @@ BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} BASELINE=${BASELINE:-qkv}
 #          layers width heads context batch_tokens steps  lr    warmup val_tokens
 size_row() {
     case $1 in
-        tiny)    echo 2     64    2     64      512          60     3e-3  5      4096 ;;
+        tiny)    echo 2     64    4     64      512          60     3e-3  5      4096 ;;
         default) echo 4     128   4     128     1024         900    4e-3  50     32768 ;;      # chosen by the sweep in docs/LOG.md
         small)   echo 6     384   6     256     16384        2000   1e-3  100    131072 ;;
         base)    echo 12    768   12    1024    524288       4800   6e-4  256    1048576 ;;    # GPT-2 124M, 2.5G tokens: 20 per parameter

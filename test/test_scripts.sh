@@ -103,7 +103,7 @@ ln -s "$BUILD/report" "$T/build/report"
 compare() { env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=c SIZE=tiny "$@" scripts/compare.sh; }
 check "an unknown size" 2 "choose tiny" compare SIZE=huge VARIANTS=qkv
 check "a missing trainer is found before training" 1 "train-qv is missing" compare VARIANTS="qkv qv"
-check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 2 --context 64 --batch-tokens 512 --steps 60" compare VARIANTS=qkv DRY_RUN=1
+check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --context 64 --batch-tokens 512 --steps 60" compare VARIANTS=qkv DRY_RUN=1
 check "(and trains nothing)" 1 "" test -e "$T/trainer.log"
 check "two variants" 0 "[2/2] gqa, rope, seed 1" compare VARIANTS="qkv gqa" STEPS=20
 report=$T/runs/c/report.md
