@@ -40,15 +40,16 @@ endif
 # -fno-trapping-math    no floating-point traps are used: lets branch-free selects vectorise; values unchanged
 # (-Ofast and -ffast-math are not used: they would let the compiler change results.)
 CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -g1 $(EXTRA_CXXFLAGS)
-CPPFLAGS  := -I. -I$(abspath build) $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
+CPPFLAGS  := -I. $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
 LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lpcre2-8 -lxxhash $(EXTRA_LDFLAGS)
 
 # Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1.
+# -Wno-restrict: g++ 12's warning about std::string is mistaken. #pragma unroll is nvcc's.
 ifeq ($(BACKEND),emu)
 CPPFLAGS  += -DBACKEND_EMU
+CXXFLAGS  += -Wno-unknown-pragmas -Wno-restrict
 endif
-# -Wno-restrict: g++ 12's warning about std::string is mistaken.
-KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) -O2 -Wno-unknown-pragmas -Wno-restrict -x c++
+KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) -O2 -x c++
 GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_120$(comma)code=compute_120)
 comma      := ,
 # -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, in attention spills too.
@@ -64,16 +65,18 @@ LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.c
 LAYERS_cuda := $(wildcard layers/*.cu) attention/sdpa.cu runtime/backend_cuda.cu
 LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(LAYERS_cuda))
 LAYERS      := $(LAYERS_$(BACKEND))
-RUNTIME   := $(filter-out runtime/backend_%,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
+RUNTIME   := $(filter-out runtime/backend_% runtime/build_info.cpp,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
 objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
-COMMON    := $(call objects,$(LAYERS) $(RUNTIME) $(TOKENIZER))
+# The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.
+HOST      := build/obj/host-$(MARCH)$(SANITIZE)
+COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(OBJ)/runtime/build_info.o
 SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
 
 # Rebuilt when the commit or the flags change, so that config.json tells the truth.
 COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS) -march=$(MARCH)"
-$(shell mkdir -p build && printf '$(INFO)\n' > build/build_info.tmp && { cmp -s build/build_info.tmp build/build_info.inc || cp build/build_info.tmp build/build_info.inc; })
+$(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -s $(OBJ)/build_info.tmp $(OBJ)/build_info.inc || cp $(OBJ)/build_info.tmp $(OBJ)/build_info.inc; })
 
 # None of make's own rules: they would try to link the .d files.
 MAKEFLAGS += --no-builtin-rules
@@ -102,7 +105,11 @@ report: setup-build
 $(OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
-$(OBJ)/runtime/build_info.o: build/build_info.inc
+$(OBJ)/runtime/build_info.o: $(OBJ)/build_info.inc
+$(OBJ)/runtime/build_info.o: CPPFLAGS += -I$(OBJ)
+$(HOST)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $<)$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
 $(OBJ)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@

@@ -1,4 +1,4 @@
-// The Makefile writes build/build_info.inc whenever the commit or the flags change. See build_info.h.
+// The Makefile writes build_info.inc, one for each kind of build, whenever the commit or the flags change. See build_info.h.
 #include "runtime/build_info.h"
 
 #include "build_info.inc"

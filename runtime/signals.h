@@ -3,6 +3,6 @@
 // is an error of one write and not the end of the run.
 #pragma once
 
-void signals_install();
+void signals_install();              // before the first parallel region: threads made earlier would still take the signals
 bool stop_requested();
 const char* stop_signal_name();      // "SIGTERM", ...
