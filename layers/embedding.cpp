@@ -2,7 +2,6 @@
 #include "layers/embedding.h"
 
 #include <algorithm>
-#include <cmath>
 
 void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C) {
     size_t rows = size_t(B) * T;
@@ -34,12 +33,4 @@ void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int*
             for (int c = 0; c < n; c++) pos_row[c] = (first ? floatM(0) : pos_row[c]) + d[c];
         }
     }
-}
-
-void sinusoidal_table(floatX* pos, int T, int C) {
-    for (int t = 0; t < T; t++)
-        for (int c = 0; c < C; c++) {
-            double angle = t / std::pow(10000.0, double(c / 2 * 2) / C);
-            pos[size_t(t) * C + c] = floatX(c % 2 ? std::cos(angle) : std::sin(angle));
-        }
 }

@@ -7,14 +7,6 @@
 
 #include "layers/cuda_common.cuh"
 
-void sinusoidal_table(floatX* pos, int T, int C) {
-    for (int t = 0; t < T; t++)
-        for (int c = 0; c < C; c++) {
-            double angle = t / std::pow(10000.0, double(c / 2 * 2) / C);
-            pos[size_t(t) * C + c] = floatX(c % 2 ? std::cos(angle) : std::sin(angle));
-        }
-}
-
 namespace {
 constexpr int BLOCK = 256;
 

@@ -2,10 +2,18 @@
 // tokens: (B, T) int     wte: (Vp, C)     pos: (>= T, C)     x: (B, T, C)
 // The backward adds in a fixed order of rows, so the sum does not depend on threads.
 #pragma once
+#include <cmath>
+
 #include "runtime/types.h"
 
 void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C);
 // dwte += (the tied head has written it before);  dpos (= | += when accumulate), null when pos is not learned.
 void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int* tokens, int B, int T, int C, bool accumulate);
 // The fixed table of Vaswani et al. 2017, sec. 3.5: pos[t][2i] = sin(t / 10000^(2i/C)), pos[t][2i+1] = cos(same). Host memory.
-void sinusoidal_table(floatX* pos, int T, int C);
+inline void sinusoidal_table(floatX* pos, int T, int C) {
+    for (int t = 0; t < T; t++)
+        for (int c = 0; c < C; c++) {
+            double angle = t / std::pow(10000.0, double(c / 2 * 2) / C);
+            pos[size_t(t) * C + c] = floatX(c % 2 ? std::cos(angle) : std::sin(angle));
+        }
+}

@@ -1,17 +1,6 @@
 // Rotary position embedding on the CPU. See rope.h.
 #include "layers/rope.h"
 
-#include <cmath>
-
-void rope_table(floatM* table, int T, int d, double theta) {
-    for (int t = 0; t < T; t++)
-        for (int i = 0; i < d / 2; i++) {
-            double angle = t * std::pow(theta, -2.0 * i / d);
-            table[(size_t(t) * (d / 2) + i) * 2] = floatM(std::cos(angle));
-            table[(size_t(t) * (d / 2) + i) * 2 + 1] = floatM(std::sin(angle));
-        }
-}
-
 // (x, y) -> (x cos - y sin, x sin + y cos), by the angle times `sign`; += when add
 static void rotate(floatX* out, const floatX* in, const floatM* table, int half, floatM sign, bool add) {
     for (int i = 0; i < half; i++) {

@@ -1,18 +1,7 @@
 // Rotary position embedding on the GPU. See rope.h.
 #include "layers/rope.h"
 
-#include <cmath>
-
 #include "layers/cuda_common.cuh"
-
-void rope_table(floatM* table, int T, int d, double theta) {
-    for (int t = 0; t < T; t++)
-        for (int i = 0; i < d / 2; i++) {
-            double angle = t * std::pow(theta, -2.0 * i / d);
-            table[(size_t(t) * (d / 2) + i) * 2] = floatM(std::cos(angle));
-            table[(size_t(t) * (d / 2) + i) * 2 + 1] = floatM(std::sin(angle));
-        }
-}
 
 namespace {
 constexpr int BLOCK = 256;

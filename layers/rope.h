@@ -2,6 +2,8 @@
 // the angle t * theta^(-2i/d), t the position in the sequence. R_t is orthogonal: its backward is its inverse, R_{-t}.
 // Rows are (b, t); each row holds `heads` vectors of width d. All strides in elements.
 #pragma once
+#include <cmath>
+
 #include "runtime/types.h"
 
 struct RopeShape {
@@ -11,7 +13,14 @@ struct RopeShape {
 };
 
 // table: (T, d/2, 2) floatM, cos and sin; filled on the host.
-void rope_table(floatM* table, int T, int d, double theta);
+inline void rope_table(floatM* table, int T, int d, double theta) {
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < d / 2; i++) {
+            double angle = t * std::pow(theta, -2.0 * i / d);
+            table[(size_t(t) * (d / 2) + i) * 2] = floatM(std::cos(angle));
+            table[(size_t(t) * (d / 2) + i) * 2 + 1] = floatM(std::sin(angle));
+        }
+}
 // out = R_t in, or R_{-t} in when inverse. out may be in when the layouts agree.
 void rope_forward(floatX* out, const floatX* in, const floatM* table, const RopeShape& s, bool inverse = false);
 // din (= | += when accumulate) R_{-t} dout (R_t when inverse); summed over the heads when in_head == 0.
