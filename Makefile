@@ -65,7 +65,7 @@ LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.c
 LAYERS_cuda := $(wildcard layers/*.cu) attention/sdpa.cu runtime/backend_cuda.cu
 LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(LAYERS_cuda))
 LAYERS      := $(LAYERS_$(BACKEND))
-RUNTIME   := $(filter-out runtime/backend_% runtime/build_info.cpp,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
+RUNTIME   := $(filter-out runtime/backend_% runtime/comm_% runtime/build_info.cpp,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp) runtime/comm_single.cpp
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
 objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
 # The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.

@@ -128,3 +128,17 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
     if (bias.kind == BiasKind::power)
         launch(sdpa_bias_gradient_kernel, unsigned(s.NH), 32, 0)(dp, da, partials, bias, s.B, s.NH, bias_tiles, int(accumulate));
 }
+
+std::string sdpa_refusal(int d_qk, int d_v) {
+#ifdef PRECISION_bf16
+    if (with_head_size(d_qk, d_v, false, [](auto) {})) return "";
+    return format("no bf16 kernel for head sizes d_qk %d, d_v %d; there are %s", d_qk, d_v, KERNEL_SIZES);
+#else
+    if (d_qk <= SIMT_MAX_D && d_v <= SIMT_MAX_D) return "";
+    return format("no kernel for head sizes d_qk %d, d_v %d; the largest is %d", d_qk, d_v, SIMT_MAX_D);
+#endif
+}
+size_t sdpa_scratch_bytes(const SdpaShape& s, BiasKind bias) {
+    size_t rows = size_t(s.B) * s.NH * round_up(size_t(s.T), STAT_ROWS), tiles = ceil_div(size_t(s.T), SIMT_OWN);
+    return sizeof(float2) * (rows + (bias == BiasKind::power ? size_t(s.B) * s.NH * tiles : 0));
+}

@@ -6,6 +6,8 @@
 // k and v may be the same tensor (QV): then dk == dv too and receives both terms.
 // Bias: none; alibi -slope_h d; power -p_h ln(1 + a_h d) with gradients dp_h = -sum dS ln(1 + a d), da_h = -sum dS p d / (1 + a d).
 #pragma once
+#include <string>
+
 #include "runtime/types.h"
 
 struct SdpaShape {
@@ -24,3 +26,8 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
 // dq, dk, dv =, with the strides of q, k, v; dout has o's. dp, da (= | += when accumulate), used with power only.
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate);
+
+// Why this build has no kernel for these head sizes, with the sizes that it has; "" when it has one. Asked before a run starts.
+std::string sdpa_refusal(int d_qk, int d_v);
+// Device scratch memory (device_scratch_reserve) that sdpa_backward takes for such a shape; 0 on the CPU.
+size_t sdpa_scratch_bytes(const SdpaShape& s, BiasKind bias);

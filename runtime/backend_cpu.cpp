@@ -70,3 +70,6 @@ size_t peak_memory_bytes() {
     getrusage(RUSAGE_SELF, &usage);
     return size_t(usage.ru_maxrss) * 1024;
 }
+
+void device_scratch_reserve(size_t) {}
+size_t device_fixed_bytes() { return 0; }

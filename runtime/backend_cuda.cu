@@ -29,6 +29,8 @@ void* device_scratch(size_t bytes) {
     if (!scratch) scratch = device_alloc(SCRATCH_BYTES);      // backend_init does it; a test may not have called that
     return scratch;
 }
+void device_scratch_reserve(size_t bytes) { device_scratch(bytes); }
+size_t device_fixed_bytes() { return SCRATCH_BYTES; }
 
 static int host_threads(int threads) {
 #ifdef _OPENMP
