@@ -4,28 +4,32 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
-void global_norm(floatM* norm, const floatM* grad, size_t n) {
-    constexpr size_t BLOCK = 1 << 16;
-    size_t blocks = ceil_div(n, BLOCK);
-    static std::vector<double> partial;                      // grows once
-    partial.resize(blocks);
-#pragma omp parallel for schedule(static)
-    for (size_t b = 0; b < blocks; b++) {
+void sum_squares(double* sums, const floatM* grad, size_t n) {
+#pragma omp parallel for schedule(static) if (n > 16384)
+    for (size_t b = 0; b < ceil_div(n, NORM_BLOCK); b++) {
         double sum = 0;
-        size_t end = std::min(n, (b + 1) * BLOCK);
+        size_t end = std::min(n, (b + 1) * NORM_BLOCK);
 #pragma omp simd reduction(+ : sum)
-        for (size_t i = b * BLOCK; i < end; i++) sum += double(grad[i]) * double(grad[i]);
-        partial[b] = sum;
+        for (size_t i = b * NORM_BLOCK; i < end; i++) sum += double(grad[i]) * double(grad[i]);
+        sums[b] = sum;
     }
+}
+
+void norm_of_sums(floatM* norm, const double* sums, size_t count) {
     double total = 0;
-    for (double p : partial) total += p;
+    for (size_t i = 0; i < count; i++) total += sums[i];
     *norm = floatM(std::sqrt(total));
+}
+
+void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate) {
+#pragma omp parallel for simd schedule(static) if (n > 16384)
+    for (size_t i = 0; i < n; i++) sum[i] = accumulate ? sum[i] + x[i] : x[i];
 }
 
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a) {
     (void)master;                                            // floatX is floatM here: the weights are the master copy
+    if (!std::isfinite(*norm)) return;
     floatM clip = a.grad_clip > 0 && *norm > floatM(a.grad_clip) ? floatM(a.grad_clip) / *norm : floatM(1);
     floatM b1 = floatM(a.beta1), b2 = floatM(a.beta2), eps = floatM(a.eps), low = floatM(a.min_value);
     floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))), correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));

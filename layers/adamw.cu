@@ -6,7 +6,8 @@
 #include "layers/cuda_common.cuh"
 
 namespace {
-constexpr int BLOCK = 256, NORM_BLOCKS = 1024;
+constexpr int BLOCK = 256;
+static_assert(NORM_BLOCK == 4 * BLOCK, "sum_squares_kernel: four elements a thread");
 
 struct UpdateConstants { float beta1, beta2, eps, correction2, rate, keep, min_value, grad_clip; };
 
@@ -15,7 +16,7 @@ struct UpdateConstants { float beta1, beta2, eps, correction2, rate, keep, min_v
 template <int N> __global__ void __launch_bounds__(BLOCK)
 adamw_kernel(floatX* weights, float* master, float* m, float* v, const float* grad, size_t n, const float* norm, UpdateConstants k) {
     size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N;
-    if (i >= n) return;
+    if (i >= n || !(fabsf(*norm) < INFINITY)) return;
     float clip = k.grad_clip > 0 && *norm > k.grad_clip ? k.grad_clip / *norm : 1.0f;
     float g[N], m1[N], m2[N], w[N];
     load_floats(g, grad + i);
@@ -36,33 +37,54 @@ adamw_kernel(floatX* weights, float* master, float* m, float* v, const float* gr
     store_floats(weights + i, w);
 }
 
-// Stage 1. Grid: 1024 blocks or fewer, each striding over the whole range. A thread adds four squares in float, then in double:
-// accurate over billions of elements, at a quarter of the double additions. 4 bytes an element: memory-bound.
-template <int N> __global__ void __launch_bounds__(BLOCK) sum_of_squares_kernel(double* partial, const float* x, size_t n) {
-    double *sums = reinterpret_cast<double*>(dyn_smem), sum = 0;         // one per warp
-    for (size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N; i < n; i += size_t(gridDim.x) * BLOCK * N) {
-        float v[N], squares = 0;
+// Grid: one block for NORM_BLOCK elements, four a thread; squares in float, four of them added in float, then in double: accurate
+// over billions of elements, at a quarter of the double additions. 4 bytes an element: memory-bound.
+template <int N> __global__ void __launch_bounds__(BLOCK) sum_squares_kernel(double* sums, const float* x, size_t n) {
+    double *warp_sums = reinterpret_cast<double*>(dyn_smem), sum = 0;
+    size_t first = size_t(blockIdx.x) * NORM_BLOCK + threadIdx.x * N;
+    float squares = 0;
+    for (int k = 0; k < 4 / N; k++) {
+        float v[N];
+        size_t i = first + size_t(k) * BLOCK * N;
         if (i + N <= n) load_floats(v, x + i);
         else for (int j = 0; j < N; j++) v[j] = i + j < n ? x[i + j] : 0.0f;
 #pragma unroll
         for (int j = 0; j < N; j++) squares += v[j] * v[j];
-        sum += squares;
     }
-    sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0) sums[threadIdx.x / WARP] = sum;
+    sum = warp_sum(double(squares));
+    if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = sum;
     __syncthreads();
     if (threadIdx.x != 0) return;
     double total = 0;
-    for (int w = 0; w < BLOCK / WARP; w++) total += sums[w];
-    partial[blockIdx.x] = total;
+    for (int w = 0; w < BLOCK / WARP; w++) total += warp_sums[w];
+    sums[blockIdx.x] = total;
 }
 
-// Stage 2: one warp adds the blocks' sums in a fixed order.
-__global__ void norm_kernel(float* norm, const double* partial, int blocks) {
-    double sum = 0;
-    for (int b = int(threadIdx.x); b < blocks; b += WARP) sum += partial[b];
+// One block adds the sums in a fixed order: each thread every 256th, then the threads of each warp, then the warps.
+__global__ void __launch_bounds__(BLOCK) norm_kernel(float* norm, const double* sums, size_t count) {
+    double *warp_sums = reinterpret_cast<double*>(dyn_smem), sum = 0;
+    for (size_t i = threadIdx.x; i < count; i += BLOCK) sum += sums[i];
     sum = warp_sum(sum);
-    if (threadIdx.x == 0) *norm = float(sqrt(sum));
+    if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = sum;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    double total = 0;
+    for (int w = 0; w < BLOCK / WARP; w++) total += warp_sums[w];
+    *norm = float(sqrt(total));
+}
+
+// sum (= | +=) x. 8 or 12 bytes an element: memory-bound.
+template <int N> __global__ void __launch_bounds__(BLOCK) add_gradient_kernel(float* sum, const float* x, size_t n, int accumulate) {
+    size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N;
+    if (i >= n) return;
+    float a[N], b[N];
+    load_floats(b, x + i);
+    if (accumulate) {
+        load_floats(a, sum + i);
+#pragma unroll
+        for (int j = 0; j < N; j++) b[j] += a[j];
+    }
+    store_floats(sum + i, b);
 }
 }  // namespace
 
@@ -79,10 +101,18 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
                                                                        tail, norm, k);
 }
 
-void global_norm(floatM* norm, const floatM* grad, size_t n) {
-    unsigned blocks = unsigned(std::min(size_t(NORM_BLOCKS), std::max(size_t(1), ceil_div(n, size_t(BLOCK) * 16))));
-    double* partial = static_cast<double*>(device_scratch(blocks * sizeof(double)));
-    auto kernel = all_aligned16(grad) ? sum_of_squares_kernel<4> : sum_of_squares_kernel<1>;
-    launch(kernel, dim3(blocks), dim3(BLOCK), BLOCK / WARP * sizeof(double))(partial, grad, n);
-    launch(norm_kernel, dim3(1), dim3(WARP), 0)(norm, partial, int(blocks));
+void sum_squares(double* sums, const floatM* grad, size_t n) {
+    if (n == 0) return;
+    auto kernel = all_aligned16(grad) ? sum_squares_kernel<4> : sum_squares_kernel<1>;
+    launch(kernel, grid_size(n, NORM_BLOCK), dim3(BLOCK), BLOCK / WARP * sizeof(double))(sums, grad, n);
+}
+
+void norm_of_sums(floatM* norm, const double* sums, size_t count) {
+    launch(norm_kernel, dim3(1), dim3(BLOCK), BLOCK / WARP * sizeof(double))(norm, sums, count);
+}
+
+void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate) {
+    size_t body = all_aligned16(sum, x) ? n / 4 * 4 : 0, tail = n - body;
+    if (body) launch(add_gradient_kernel<4>, grid_size(body, 4 * BLOCK), dim3(BLOCK), 0)(sum, x, body, int(accumulate));
+    if (tail) launch(add_gradient_kernel<1>, grid_size(tail, BLOCK), dim3(BLOCK), 0)(sum + body, x + body, tail, int(accumulate));
 }

@@ -14,6 +14,15 @@ struct AdamW {
 };
 
 // weights: the copy that kernels read (floatX). master: floatM, or null when floatX is floatM. norm: one floatM in device memory.
+// A norm that is not finite: nothing is changed, so that the host need not look before it asks for the update.
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a);
-// *norm = sqrt(sum grad^2), one floatM in device memory. Summed in double over fixed blocks: the same bits for any thread count.
-void global_norm(floatM* norm, const floatM* grad, size_t n);
+
+// The global norm in two steps, so that ranks which hold parts of the gradient can add their sums in between:
+// sums[i] = sum of grad^2 over [i, i + 1) * NORM_BLOCK, in double, for ceil(n / NORM_BLOCK) blocks; then *norm = sqrt(sum of sums).
+// On the CPU the additions are made in order: blocks of zeros in between, or another thread count, change no bit.
+inline constexpr size_t NORM_BLOCK = 1024;
+void sum_squares(double* sums, const floatM* grad, size_t n);
+void norm_of_sums(floatM* norm, const double* sums, size_t count);
+
+// sum (= | += when accumulate) x, n elements; for gradients of several micro-batches that were computed apart.
+void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate);

@@ -108,3 +108,8 @@ void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floa
         for (int c = 0; c < n; c++) db[begin + c] = (accumulate ? db[begin + c] : floatM(0)) + sum[c];
     }
 }
+
+void gelu_forward(floatX* out, const floatX* x, size_t n) {
+#pragma omp parallel for simd schedule(static) if (n > 16384)
+    for (size_t i = 0; i < n; i++) out[i] = gelu(x[i]);
+}

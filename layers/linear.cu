@@ -45,6 +45,17 @@ gelu_backward_kernel(floatX* dx, const floatX* pre, size_t rows, int columns, si
     store_floats(dx + row * ld + c, d);
 }
 
+// out = GELU(x). 4 bytes an element of bf16: memory-bound.
+template <int N> __global__ void __launch_bounds__(BLOCK) gelu_kernel(floatX* out, const floatX* x, size_t n) {
+    size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N;
+    if (i >= n) return;
+    float v[N];
+    load_floats(v, x + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) v[k] = gelu(v[k]);
+    store_floats(out + i, v);
+}
+
 void bias_gelu(floatX* y, floatX* gelu_out, const floatX* b, size_t rows, int columns, size_t ld) {
     bool pack = columns % PACK == 0 && ld % PACK == 0 && all_aligned16(y, gelu_out, b);
     auto kernel = pack ? bias_gelu_kernel<PACK> : bias_gelu_kernel<1>;
@@ -143,4 +154,10 @@ void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floa
         matmul(p);
     }
     if (db) column_sums(db, dy, s.rows, s.out, s.ld_out, accumulate);
+}
+
+void gelu_forward(floatX* out, const floatX* x, size_t n) {
+    size_t body = all_aligned16(out, x) ? n / PACK * PACK : 0, tail = n - body;
+    if (body) launch(gelu_kernel<PACK>, grid_size(body, size_t(PACK) * BLOCK), dim3(BLOCK), 0)(out, x, body);
+    if (tail) launch(gelu_kernel<1>, grid_size(tail, BLOCK), dim3(BLOCK), 0)(out + body, x + body, tail);
 }

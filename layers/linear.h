@@ -23,3 +23,5 @@ void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const 
                            const floatX* pre_gelu = nullptr);
 // dw, db (= | += when accumulate); db may be null. With batch_w == 0 and batch > 1 the heads' gradients are summed, in order.
 void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floatX* x, const LinearShape& s, bool accumulate);
+// out = GELU(x), n elements: the pass of linear_forward's gelu_out again, where its result was not kept.
+void gelu_forward(floatX* out, const floatX* x, size_t n);

@@ -22,6 +22,7 @@ int comm_rank();                         // 0 .. comm_size() - 1; also before co
 int comm_size();
 int comm_local_rank();                   // among the ranks of this machine
 int comm_local_size();
+int comm_threads();                      // threads this rank should compute with: its share of the cores; 0, all, when there is one rank
 const char* comm_name();                 // "single process", "MPI", "NCCL"
 void comm_start_devices();               // after backend_init: NCCL's own start; nothing elsewhere
 void comm_set_timeout(double seconds);   // 0: wait for ever
@@ -35,9 +36,9 @@ enum class Number { f32, f64, bf16 };
 template <class T> constexpr Number number_of() {
     return std::is_same_v<T, float> ? Number::f32 : std::is_same_v<T, double> ? Number::f64 : Number::bf16;
 }
-using CommRequest = int;                 // -1: nothing to wait for
+using CommRequest = int;                 // -1: nothing to wait for; with more than one rank a request is 0 or more until comm_wait
 
-// data: (size, piece) elements, f32 or f64. Piece r of rank r becomes the sum over all ranks; the other pieces are undefined afterwards.
+// data: (size, piece) elements, f32 or f64. Piece r of rank r becomes the sum over all ranks; the other pieces stay as they were.
 // MPI: the ranks' values are added as a balanced binary tree over the ranks, ((0+1)+(2+3))+..., so that with 2^k ranks the order of
 // additions is the same as for a tree over 2^j > 2^k parts of which each rank added its own (--deterministic-ranks). NCCL: its own order,
 // the same in every run with the same ranks.

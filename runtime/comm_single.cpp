@@ -18,6 +18,7 @@ int comm_rank() { return 0; }
 int comm_size() { return 1; }
 int comm_local_rank() { return 0; }
 int comm_local_size() { return 1; }
+int comm_threads() { return 0; }
 const char* comm_name() { return "single process"; }
 void comm_start_devices() {}
 void comm_set_timeout(double) {}

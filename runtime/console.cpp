@@ -39,7 +39,9 @@ std::string console_line(const Console& c, const StepMetrics& m, double step_ms,
     line += step_ms < 10 ? format("  %.1f ms", step_ms) : format("  %.0f ms", step_ms);
     if (!std::isnan(m.tokens_per_second)) line += "  " + human_count(m.tokens_per_second) + " tok/s";
     if (!std::isnan(m.mfu)) line += format("  MFU %.1f%%", 100 * m.mfu);
-    else if (gflops > 0) line += format("  %.0f GFLOP/s", gflops);
+    if (!std::isnan(m.mfu_causal)) line += format(" (%.1f%% causal)", 100 * m.mfu_causal);
+    if (std::isnan(m.mfu) && gflops >= 1e4) line += format("  %.1f TFLOP/s", gflops / 1e3);
+    else if (std::isnan(m.mfu) && gflops > 0) line += format("  %.0f GFLOP/s", gflops);
     line += "  " + human_time(elapsed_s);
     if (m.step < c.total_steps) line += "  eta " + human_time(double(c.total_steps - m.step) * c.smoothed_ms / 1000);
     return line;

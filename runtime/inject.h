@@ -1,12 +1,13 @@
-// Faults on demand, for the tests of what the run does about them: QV_SCALE_GRADIENT=<step>[-<step>]:<factor> multiplies all gradients
-// of these steps (counted from 1) by the factor, "nan" and "inf" included. Without the variable: 1, at the cost of one getenv a step.
-// Not for anything but tests. Kills on demand are in crash_point.h.
+// Faults on demand, for the tests of what the run does about them: QV_SCALE_GRADIENT=<step>[-<step>]:<factor>[@<rank>] multiplies all
+// gradients of these steps (counted from 1) by the factor, "nan" and "inf" included, on that rank or on all. Without the variable: 1, at
+// the cost of one getenv a step. Not for anything but tests. Kills on demand are in crash_point.h.
 #pragma once
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
-inline double injected_gradient_factor(int64_t step) {
+inline double injected_gradient_factor(int64_t step, int rank) {
     const char* wanted = std::getenv("QV_SCALE_GRADIENT");
     long long first = 0, last = 0;
     double factor = 1;
@@ -15,5 +16,6 @@ inline double injected_gradient_factor(int64_t step) {
         if (std::sscanf(wanted, "%lld:%lf", &first, &factor) != 2) return 1;
         last = first;
     }
-    return first <= step && step <= last ? factor : 1;
+    const char* at = std::strchr(wanted, '@');
+    return first <= step && step <= last && (!at || std::atoi(at + 1) == rank) ? factor : 1;
 }

@@ -84,6 +84,11 @@ static std::vector<Field> option_table(Options& o) {
         {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
         {"", "stop-at", "N", "stop and save after this step; 0: off", &o.stop_at, action, 0, BIG, {}},
         {"", "threads", "N", "0: all", &o.threads, harmless, 0, 4096, {}},
+        {"", "recompute", "N", "less memory: GELU outputs (1), layernorms too (2) again in the backward", &o.recompute, harmless, 0, 2, {}},
+        {"Ranks", "zero", "N", "mpirun: each rank keeps its part of nothing (0), optimizer state (1), gradients too (2)", &o.zero, harmless, 0, 2, {}},
+        {"", "deterministic-ranks", "P", "the same bits on 1, 2, 4 .. P ranks (CPU); 0: off", &o.deterministic_ranks, curve, 0, 1024, {}},
+        {"", "comm-timeout", "S", "end all ranks when one is not heard of for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
+        {"", "rank-logs", "", "rank N > 0 writes RUN/rank-N.log", &o.rank_logs, harmless, 0, 0, {}},
         {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},
         {"", "dry-run", "", "sizes, memory and FLOPs, no training", &o.dry_run, action, 0, 0, {}},
         {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},
@@ -223,12 +228,16 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
     }
 }
 
-std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now) {
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks) {
     Options before, after = now;
     options_from_json(before, old_json, "the run's config.json");
     // 0 means "choose": compare what was chosen.
-    before.micro_batch = batch_plan(before).micro_batch;
-    after.micro_batch = batch_plan(after).micro_batch;
+    if (same_ranks) {
+        before.micro_batch = batch_plan(before, ranks).micro_batch;
+        after.micro_batch = batch_plan(after, ranks).micro_batch;
+    } else {
+        before.micro_batch = after.micro_batch;
+    }
     std::vector<Field> old_table = option_table(before), new_table = option_table(after);
     std::vector<std::string> conflicts;
     for (size_t i = 0; i < old_table.size(); i++) {
@@ -243,22 +252,23 @@ std::vector<std::string> options_conflicts(const std::string& old_json, const Op
 
 // ---- checks that involve several options
 
-BatchPlan batch_plan(const Options& o) {
-    const int64_t T = o.model.T, unit = T * std::max(o.micro_batch, 1);
+BatchPlan batch_plan(const Options& o, int ranks) {
+    const int64_t T = o.model.T, parts = std::max(ranks, o.deterministic_ranks), unit = T * std::max(o.micro_batch, 1) * parts;
     if (o.batch_tokens % unit != 0) {
         int64_t below = o.batch_tokens / unit * unit, above = below + unit;
         std::string unit_text = format("the context %lld", (long long)T);
         if (o.micro_batch > 0) unit_text += format(" x the micro-batch %d", o.micro_batch);
+        if (parts > 1) unit_text += format(" x %lld %s", (long long)parts, parts == ranks ? "ranks" : "parts (--deterministic-ranks)");
         std::string nearest = std::to_string(above);
         if (below > 0) nearest = std::to_string(below) + " or " + nearest;
         fail_usage("--batch-tokens: %lld is not a multiple of %s; the nearest: %s", (long long)o.batch_tokens, unit_text.c_str(),
                    nearest.c_str());
     }
-    int64_t sequences = o.batch_tokens / T;
+    int64_t sequences = o.batch_tokens / T, each = sequences / parts;
     int64_t micro_batch = o.micro_batch;
     if (micro_batch == 0)
-        for (micro_batch = std::min<int64_t>(16, sequences); sequences % micro_batch != 0;) micro_batch--;
-    return {sequences, int(micro_batch), sequences / micro_batch};
+        for (micro_batch = std::min<int64_t>(16, each); each % micro_batch != 0;) micro_batch--;
+    return {sequences, int(micro_batch), sequences / micro_batch / ranks};
 }
 
 static void options_check(const Options& o) {

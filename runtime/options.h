@@ -39,6 +39,12 @@ struct Options {
     int keep = 2;                            // checkpoints kept
     int64_t stop_at = 0;                     // stop (and save) after this step, as a signal would; 0: off
     int threads = 0;                         // 0: all
+    int recompute = 0;                       // 1: GELU outputs again in the backward, 2: layernorm outputs too (less memory)
+    // several processes (mpirun, srun)
+    int zero = 1;                            // 0: all replicated; 1: optimizer state divided among the ranks; 2: gradients too
+    int deterministic_ranks = 0;             // add gradients as this many ranks would, for the same bits on any power of two up to it; 0: off
+    double comm_timeout = 600;               // seconds to wait for a rank before all are ended; 0: for ever
+    bool rank_logs = false;                  // ranks other than 0 write RUN/rank-N.log
     bool quiet = false, dry_run = false;
     std::string config_file;
 };
@@ -57,11 +63,12 @@ void options_from_json(Options& o, const std::string& json_text, const std::stri
 // What a resumed run must not change, as "key: old -> new": all that decides the loss curve (sizes, batch, schedule, seed, data, the
 // validation set; micro_batch too, as it changes rounding). Not: threads, val_every, sample_*, save_every, keep, names.
 // Compares options as given: a default 0 and the same size given outright differ.
-std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now);
+// ranks: with how many the run goes on; when they are not those it had, a micro-batch may differ.
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks = 1, bool same_ranks = true);
 
-// Sequences per optimizer step and accumulation steps, from batch_tokens, T, micro_batch. Fails with the nearest valid values.
-struct BatchPlan { int64_t sequences; int micro_batch; int64_t accumulation; };
-BatchPlan batch_plan(const Options& o);
+// Sequences per optimizer step, of all ranks; micro-batch and accumulation steps of each. Fails with the nearest valid values.
+struct BatchPlan { int64_t sequences = 0; int micro_batch = 0; int64_t accumulation = 0; };
+BatchPlan batch_plan(const Options& o, int ranks = 1);
 
 // The nearest name by edit distance, "" when nothing is near.
 std::string nearest_name(const std::string& wrong, const std::vector<std::string>& names);

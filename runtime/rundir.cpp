@@ -21,7 +21,7 @@ static constexpr const char* CSV_HEADER = "step,tokens,seconds,loss,val_loss,bit
 static constexpr uint64_t LOG_MAX_BYTES = uint64_t(4) << 30;
 
 StepMetrics::StepMetrics() {
-    loss = val_loss = bits_per_byte = lr = grad_norm = tokens_per_second = mfu = std::numeric_limits<double>::quiet_NaN();
+    loss = val_loss = bits_per_byte = lr = grad_norm = tokens_per_second = mfu = mfu_causal = std::numeric_limits<double>::quiet_NaN();
 }
 
 RunDir::~RunDir() {

@@ -135,10 +135,14 @@ const TensorInfo* SafetensorsFile::find(const std::string& name) const {
     return nullptr;
 }
 
-void safetensors_read(const SafetensorsFile& f, const TensorInfo& t, void* out) {
+void safetensors_read(const SafetensorsFile& f, const TensorInfo& t, void* out) { safetensors_read_range(f, t, 0, size_t(t.end - t.begin), out); }
+
+void safetensors_read_range(const SafetensorsFile& f, const TensorInfo& t, uint64_t offset, size_t bytes, void* out) {
+    ensure(offset <= t.end - t.begin && bytes <= t.end - t.begin - offset, "%s: tensor %s has no %zu bytes at %llu", f.path.c_str(), t.name.c_str(), bytes,
+           (unsigned long long)offset);
     const int fd = open_to_read(f.path);
     try {
-        pread_fully(fd, out, t.end - t.begin, f.data_start + t.begin, f.path);
+        pread_fully(fd, out, bytes, f.data_start + t.begin + offset, f.path);
     } catch (...) {
         close(fd);
         throw;

@@ -25,6 +25,7 @@ struct SafetensorsFile {
 size_t dtype_bytes(const std::string& dtype);                                  // 0: unknown
 SafetensorsFile safetensors_open(const std::string& path);                     // header only, fully checked
 void safetensors_read(const SafetensorsFile&, const TensorInfo&, void* out);   // pread of one tensor
+void safetensors_read_range(const SafetensorsFile&, const TensorInfo&, uint64_t offset, size_t bytes, void* out);    // of a part of it
 
 // One tensor to write; `fill(offset, bytes, out)` hands over a piece of its bytes, so that no second copy of the model is held.
 struct TensorToWrite {

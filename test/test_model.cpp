@@ -348,3 +348,29 @@ TEST_CASE("tensors that variants share start equal") {
     for (size_t i = size_t(g.c.V) * size_t(g.c.C); i < find_param(g, "wte.weight")->size; i++) REQUIRE(get_weights(g, g.params[0])[i] == 0);
     gpt_free(g);
 }
+
+// ---------------------------------------------------------------------------------------------- memory for time
+
+TEST_CASE("recomputing GELU and layernorms in the backward changes no bit, and takes less memory") {
+    backend_init(0);
+    ModelConfig c = awkward_config(Position::rope);
+    c.L = 3;
+    std::vector<std::vector<floatM>> first;
+    size_t bytes = SIZE_MAX;
+    for (int recompute : {0, 1, 2}) {
+        RunShape run{3};
+        run.recompute = recompute;
+        GPT g = gpt_allocate(c, run);
+        init_for_test(g, 6);
+        TestBatch b = random_batch(3, c.T, c.V, 8);
+        backward(g, b);
+        for (size_t i = 0; i < g.params.size(); i++) {
+            std::vector<floatM> d = get_gradient(g, g.params[i]);
+            if (recompute == 0) first.push_back(d);
+            CHECK_MESSAGE(d == first[i], g.params[i].spec.name, " with --recompute ", recompute);
+        }
+        CHECK(planned_bytes(g) < bytes);
+        bytes = planned_bytes(g);
+        gpt_free(g);
+    }
+}

@@ -4,9 +4,16 @@
 #include "layers/adamw.h"
 #include "layers/crossentropy.h"
 #include "layers/embedding.h"
+#include "layers/linear.h"
 #include "layers/rope.h"
 
 // ---------------------------------------------------------------------------------------------- rope
+
+static void global_norm(floatM* norm, const floatM* grad, size_t n) {
+    Device<double> sums(ceil_div(n, NORM_BLOCK));
+    sum_squares(sums, grad, n);
+    norm_of_sums(norm, sums, ceil_div(n, NORM_BLOCK));
+}
 
 template <class R> std::vector<R> rope_oracle(std::vector<R> out, const std::vector<R>& in, const RopeShape& s, double theta, bool inverse, bool backward, bool add) {
     // forward: out[row, h] = R in[row, h];  backward: the transpose, summed over heads that share one source
@@ -189,6 +196,11 @@ TEST_CASE("AdamW over several steps: clipping, decay, a lower bound") {
             for (int step = 1; step <= 4; step++) {
                 DM g(normal_vector<floatM>(n, 100 + uint64_t(step)));
                 global_norm(norm, g, n);
+                if (step == 3) {                             // nothing may change
+                    DM bad(std::vector<floatM>{floatM(NAN)}), infinite(std::vector<floatM>{floatM(INFINITY)});
+                    adamw_update(W, separate ? master.p : nullptr, m, v, g, n, bad, {0.02, 0.9, 0.95, 1e-8, 0.1, clip, step, -1});
+                    adamw_update(W, separate ? master.p : nullptr, m, v, g, n, infinite, {0.02, 0.9, 0.95, 1e-8, 0.1, clip, step, -1});
+                }
                 adamw_update(W, separate ? master.p : nullptr, m, v, g, n, norm, {0.02, 0.9, 0.95, 1e-8, 0.1, clip, step, -1});
             }
             auto ref = run(Wide());
@@ -196,6 +208,30 @@ TEST_CASE("AdamW over several steps: clipping, decay, a lower bound") {
             if (separate) check_close("master", master.get(), ref, naive);
             check_close("weights", W.get(), ref, naive);
         }
+}
+
+TEST_CASE("gradients of micro-batches are added; the norm's sums are per block") {
+    backend_init(0);
+    for (size_t n : {size_t(1), size_t(1023), size_t(1024), size_t(20005)}) {
+        auto a = normal_vector<floatM>(n, 1), b = normal_vector<floatM>(n, 2);
+        DM A(a), B(b);
+        add_gradient(A, B, n, true);
+        std::vector<floatM> sum = A.get();
+        size_t wrong = 0;
+        for (size_t i = 0; i < n; i++) wrong += sum[i] != a[i] + b[i];
+        add_gradient(A, B, n, false);
+        CHECK(wrong == 0);
+        CHECK(A.get() == b);
+        size_t blocks = ceil_div(n, NORM_BLOCK);
+        Device<double> sums(blocks);
+        sum_squares(sums, B, n);
+        std::vector<double> got = sums.get();
+        for (size_t i = 0; i < blocks; i++) {
+            double want = 0;
+            for (size_t j = i * NORM_BLOCK; j < std::min(n, (i + 1) * NORM_BLOCK); j++) want += double(b[j]) * double(b[j]);
+            CHECK(std::fabs(got[i] - want) <= 1e-6 * want);          // the GPU squares in float
+        }
+    }
 }
 
 TEST_CASE("global norm: long arrays, the same bits for any number of threads") {
@@ -215,4 +251,22 @@ TEST_CASE("global norm: long arrays, the same bits for any number of threads") {
         CHECK(got == first);
     }
     backend_init(0);
+}
+
+TEST_CASE("gelu alone: what linear_forward's gelu_out holds") {
+    backend_init(0);
+    for (size_t n : {size_t(1), size_t(13), size_t(4096), size_t(20001)}) {
+        auto x = normal_vector<floatX>(n, 5, 3);
+        DX X(x), Y(n);
+        gelu_forward(Y, X, n);
+        auto run = [&]<class R>(R) {
+            std::vector<R> y(n);
+            for (size_t i = 0; i < n; i++) {
+                R v = R(x[i]);
+                y[i] = v / 2 * (1 + std::tanh(std::sqrt(R(2) / R(M_PIl)) * (v + R(0.044715L) * v * v * v)));
+            }
+            return y;
+        };
+        check_close("gelu", Y.get(), run(Wide()), run(floatM()));
+    }
 }
