@@ -15,6 +15,9 @@ MARCH     ?= native
 # A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
 DEPS      ?=
 CXX       ?= g++
+# Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC: whose MPI.
+COMM      ?= auto
+MPICC     ?= mpicc
 # BACKEND=cuda: the compiler and the GPUs to build for. Default: the GPU at hand, else sm_80, sm_90, sm_120 and PTX.
 NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA_ARCH ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
@@ -24,7 +27,7 @@ ifneq ($(DEPS),)
 DEPFLAGS  := -isystem $(DEPS)/include
 DEPLIBS   := -L$(DEPS)/lib -Wl,-rpath,$(abspath $(DEPS))/lib
 endif
-has_header = $(shell echo '\#include <$(1)>' | $(CXX) $(DEPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo yes)
+has_header = $(shell echo '\#include <$(1)>' | $(CXX) $(DEPFLAGS) $(2) -E -x c++ - >/dev/null 2>&1 && echo yes)
 ifeq ($(BLAS),auto)
 override BLAS := $(if $(call has_header,dnnl.h),onednn,$(if $(call has_header,cblas.h),openblas,none))
 endif
@@ -57,6 +60,25 @@ KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),
 LDLIBS_cuda := -L$(dir $(NVCC))../lib64 -lcudart -lcublasLt
 LDLIBS    += $(LDLIBS_$(BACKEND))
 
+# Communication. `mpicc -show` prints the flags of Open MPI, MPICH and Intel MPI alike; of MPI only the C interface is used, by g++.
+MPI_SHOW  := $(filter -I% -L% -l% -Wl% -pthread,$(shell $(MPICC) -show 2>/dev/null))
+MPI_FLAGS := $(if $(call has_header,mpi.h,$(filter -I%,$(MPI_SHOW))),$(or $(MPI_SHOW),-lmpi))
+CUDA_HOME := $(patsubst %/bin/,%,$(dir $(NVCC)))
+NCCL_FOUND = $(or $(wildcard $(CUDA_HOME)/include/nccl.h),$(call has_header,nccl.h))
+ifeq ($(COMM),auto)
+override COMM := $(if $(MPI_FLAGS),$(if $(filter cuda,$(BACKEND)),$(if $(NCCL_FOUND),nccl,none),mpi),none)
+COMM_NOTE := $(if $(filter none,$(COMM)),$(if $(MPI_FLAGS),no NCCL found: single-process binary; apt-get install libnccl-dev,no MPI found: single-process binary; apt-get install libopenmpi-dev openmpi-bin))
+endif
+COMM_SOURCES_none := comm_single
+COMM_SOURCES_mpi  := comm_mpi comm_wait comm_collectives_mpi
+COMM_SOURCES_nccl := comm_mpi comm_wait comm_collectives_nccl
+COMM_SOURCES = $(patsubst %,runtime/%.cpp,$(COMM_SOURCES_$(COMM)))
+COMM_FLAGS_mpi  := $(filter -I% -pthread,$(MPI_FLAGS))
+COMM_FLAGS_nccl  = $(COMM_FLAGS_mpi) -isystem $(CUDA_HOME)/include
+COMM_LIBS_mpi   := $(filter -L% -l% -Wl% -pthread,$(MPI_FLAGS))
+COMM_LIBS_nccl  := $(COMM_LIBS_mpi) -lnccl
+LDLIBS    += $(COMM_LIBS_$(COMM))
+
 # ------------------------------------------------------------------------------------------------ files
 CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))-$(MARCH)$(SANITIZE)
 OBJ       := build/obj/$(CONFIG)
@@ -65,17 +87,18 @@ LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.c
 LAYERS_cuda := $(wildcard layers/*.cu) attention/sdpa.cu runtime/backend_cuda.cu
 LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(LAYERS_cuda))
 LAYERS      := $(LAYERS_$(BACKEND))
-RUNTIME   := $(filter-out runtime/backend_% runtime/comm_% runtime/build_info.cpp,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp) runtime/comm_single.cpp
+RUNTIME   := $(filter-out runtime/backend_% runtime/comm_% runtime/build_info.cpp,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
 objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
 # The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.
 HOST      := build/obj/host-$(MARCH)$(SANITIZE)
-COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(OBJ)/runtime/build_info.o
+COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(SANITIZE)
+COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES)) $(OBJ)/runtime/build_info.o
 SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
 
 # Rebuilt when the commit or the flags change, so that config.json tells the truth.
 COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
-INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS) -march=$(MARCH)"
+INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS) -march=$(MARCH)"\n// linked with $(COMM_OBJ)
 $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -s $(OBJ)/build_info.tmp $(OBJ)/build_info.inc || cp $(OBJ)/build_info.tmp $(OBJ)/build_info.inc; })
 
 # None of make's own rules: they would try to link the .d files.
@@ -95,6 +118,7 @@ help:
 train: setup-build
 	@$(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(SUFFIX)
 	@echo "built build/train-$(ATTN)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(SUFFIX) --help"
+	@$(if $(COMM_NOTE),echo "$(COMM_NOTE)",:)
 train-all: setup-build
 	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
 tokenizer: setup-build
@@ -110,6 +134,9 @@ $(OBJ)/runtime/build_info.o: CPPFLAGS += -I$(OBJ)
 $(HOST)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
+$(COMM_OBJ)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $<)$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_$(COMM)) -MMD -MP $(CXXFLAGS) -c $< -o $@
 $(OBJ)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@

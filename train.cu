@@ -450,7 +450,7 @@ static int train(Options& o) {
     BatchPlan plan;
     comm_set_timeout(o.comm_timeout);
     together("start-up", [&] {
-        backend_init(o.threads > 0 ? o.threads : comm_threads());
+        backend_init(o.threads > 0 || comm_size() == 1 ? o.threads : comm_threads());
         plan = batch_plan(o, comm_size());
         data = open_data(o);
     });

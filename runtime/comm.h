@@ -22,7 +22,7 @@ int comm_rank();                         // 0 .. comm_size() - 1; also before co
 int comm_size();
 int comm_local_rank();                   // among the ranks of this machine
 int comm_local_size();
-int comm_threads();                      // threads this rank should compute with: its share of the cores; 0, all, when there is one rank
+int comm_threads();                      // threads that suit this rank: the cores it may use, shared with the ranks that may use them too; at least 1
 const char* comm_name();                 // "single process", "MPI", "NCCL"
 void comm_start_devices();               // after backend_init: NCCL's own start; nothing elsewhere
 void comm_set_timeout(double seconds);   // 0: wait for ever

@@ -2,6 +2,7 @@
 #include "runtime/comm.h"
 
 #include <cstdlib>
+#include <omp.h>
 
 #include "runtime/error.h"
 
@@ -18,7 +19,7 @@ int comm_rank() { return 0; }
 int comm_size() { return 1; }
 int comm_local_rank() { return 0; }
 int comm_local_size() { return 1; }
-int comm_threads() { return 0; }
+int comm_threads() { return omp_get_num_procs(); }
 const char* comm_name() { return "single process"; }
 void comm_start_devices() {}
 void comm_set_timeout(double) {}

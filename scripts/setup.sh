@@ -17,7 +17,7 @@ case $MODE in
     *) printf 'usage: scripts/setup.sh [build|test|compare]\n' >&2; exit 2 ;;
 esac
 
-# package | how it is found: h:header or c:command | needed for | R required, W wanted (works without it) | what it gives
+# package | how it is found: h:header, m:header that mpicc finds, or c:command | needed for | R required, W wanted (works without it) | what it gives
 PACKAGES='
 g++                  c:CXX                      build    R  the compiler, version 10 or later (C++20)
 make                 c:make                     build    R  runs the build
@@ -27,6 +27,8 @@ libpcre2-dev         h:pcre2.h                  build    R  the pattern of the t
 libxxhash-dev        h:xxhash.h                 build    R  checksums
 libdnnl-dev          h:dnnl.h                   build    W  faster matrix products
 libopenblas-dev      h:cblas.h                  build    W  faster matrix products
+libopenmpi-dev       m:mpi.h                    build    W  several processes and machines
+openmpi-bin          c:mpirun                   build    W  starts several processes
 doctest-dev          h:doctest/doctest.h        test     R  the test framework
 gnuplot-nox          c:gnuplot                  compare  W  the picture of the loss curves
 curl                 c:curl                     compare  W  fetches tiny Shakespeare
@@ -55,6 +57,7 @@ look() {
             c:CXX)
                 version=$("$CXX" -dumpversion 2>/dev/null) && [[ ${version%%.*} =~ ^[0-9]+$ ]] && ((${version%%.*} >= 10)) && continue
                 [[ -n $version ]] && what="$what; found $CXX $version" ;;
+            m:*) printf '#include <%s>\n' "${how#m:}" | mpicc -E -o /dev/null -x c - >/dev/null 2>&1 && continue ;;
             c:*) command -v "${how#c:}" >/dev/null 2>&1 && continue ;;
             h:*) [[ $'\n'$headers$'\n' == *$'\n'"have ${how#h:}"$'\n'* ]] && continue ;;
         esac
