@@ -27,7 +27,9 @@ ifneq ($(DEPS),)
 DEPFLAGS  := -isystem $(DEPS)/include
 DEPLIBS   := -L$(DEPS)/lib -Wl,-rpath,$(abspath $(DEPS))/lib
 endif
-has_header = $(shell echo '\#include <$(1)>' | $(CXX) $(DEPFLAGS) $(2) -E -x c++ - >/dev/null 2>&1 && echo yes)
+# (The number sign through a variable: make before 4.3 wants it escaped in a function, later ones take the backslash literally.)
+HASH      := \#
+has_header = $(shell echo '$(HASH)include <$(1)>' | $(CXX) $(DEPFLAGS) $(2) -E -x c++ - >/dev/null 2>&1 && echo yes)
 ifeq ($(BLAS),auto)
 override BLAS := $(if $(call has_header,dnnl.h),onednn,$(if $(call has_header,cblas.h),openblas,none))
 endif
