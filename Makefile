@@ -241,6 +241,10 @@ $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
+# Several processes: mpirun -np 2 build/bench-comm 44
+build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+
 clean:
 	rm -rf build
 

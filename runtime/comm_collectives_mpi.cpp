@@ -15,10 +15,11 @@
 #include "runtime/comm_mpi.h"
 #include "runtime/comm_tree_sum.h"
 
-static constexpr size_t LARGEST_CHUNK = size_t(256) << 10;      // bytes of one message
+static constexpr size_t LARGEST_CHUNK = size_t(512) << 10;      // bytes of one message of values to add: added while in the L2 cache
 static constexpr size_t SMALLEST_CHUNK = size_t(4) << 10;
-static constexpr size_t ARRIVALS = size_t(8) << 20;             // bytes for arriving values; more only where SMALLEST_CHUNK asks for it (above 340 ranks)
-static constexpr int WINDOW = 3;                                // chunks of a request under way
+static constexpr size_t GATHER_CHUNK = size_t(4) << 20;         // these go straight to their place
+static constexpr size_t ARRIVALS = size_t(8) << 20;             // bytes for arriving values; more only where SMALLEST_CHUNK asks for it (above 256 ranks)
+static constexpr int WINDOW = 4;                                // chunks of a request under way
 static constexpr int MOVING = 2;                                // requests under way
 
 enum class Phase { reduce, gather, done };
@@ -71,7 +72,9 @@ static Span span_of(const Exchange& x, int r, size_t index) {
 }
 
 static void begin_phase(Exchange& x, Phase phase) {
+    const size_t room = ARRIVALS / (size_t(MOVING * WINDOW) * size_t(comm.size - 1));
     x.phase = phase;
+    x.chunk = (phase == Phase::gather ? GATHER_CHUNK : std::clamp(room, SMALLEST_CHUNK, LARGEST_CHUNK)) / bytes_of(x.type);
     x.posted = x.completed = 0;
     x.chunks = ceil_div(x.piece, x.chunk);
 }
@@ -170,14 +173,11 @@ void tensors_advance() {
 static CommRequest start(const char* collective, Phase phase, bool gather_after, void* data, size_t total, size_t piece, Number type, const char* what) {
     if (comm.size == 1 || total == 0) return -1;
     ensure(phase == Phase::gather || type != Number::bf16, "%s of %s: sums are made of f32 or f64, not of bf16", collective, what);
-    const size_t element = bytes_of(type);
-    const size_t room = ARRIVALS / (size_t(MOVING * WINDOW) * size_t(comm.size - 1));
     Exchange x;
     x.gather_after = gather_after;
     x.data = static_cast<char*>(data);
     x.total = total;
     x.piece = piece;
-    x.chunk = std::clamp(room, SMALLEST_CHUNK, LARGEST_CHUNK) / element;
     x.type = type;
     x.collective = collective;
     x.what = what;

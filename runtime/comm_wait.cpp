@@ -18,7 +18,8 @@
 
 static constexpr double ANSWER_SECONDS = 4;         // for all answers to arrive
 static constexpr double ABORT_SECONDS = 10;         // MPI_Abort hung: leave without it
-static constexpr double YIELD_SECONDS = 0.002;      // without progress: then sleep between looks, so that ranks that compute have the cores
+static constexpr double SPIN_SECONDS = 0.00005;     // without progress: then offer the core to others between looks
+static constexpr double YIELD_SECONDS = 0.002;      // then sleep between looks, so that ranks that compute have the cores
 static constexpr long SLEEP_NANOSECONDS = 100000;
 
 double comm_clock() {
@@ -157,6 +158,7 @@ void wait_until(const std::function<bool()>& done, const char* collective, const
             listen(collective, what, t - started);
             if (comm.timeout_seconds > 0 && t - last_progress > comm.timeout_seconds) call_roll(collective, what, t - started);
         }
+        if (t - last_progress < SPIN_SECONDS) continue;
         if (t - last_progress < YIELD_SECONDS) {
             sched_yield();
         } else {
