@@ -6,8 +6,8 @@ ATTN      ?= qkv
 VARIANTS  ?= qkv mqa gqa mla qv qv_ka
 # Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn (slow); cuda, NVIDIA GPUs (needs nvcc).
 BACKEND   ?= cpu
-# Storage of weights and activations: fp32; bf16 (emu, cuda); fp64 (cpu) for gradient checks.
-PRECISION ?= fp32
+# Storage of weights and activations: fp32; bf16 (emu, cuda), what tensor cores are for; fp64 (cpu) for gradient checks.
+PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
 # Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the first there is.
 BLAS      ?= auto
 # Instruction set. native: the best of the machine that builds. For binaries to be copied elsewhere: x86-64-v3 (AVX2), x86-64-v4 (AVX-512).
@@ -18,9 +18,12 @@ CXX       ?= g++
 # Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC: whose MPI.
 COMM      ?= auto
 MPICC     ?= mpicc
-# BACKEND=cuda: the compiler and the GPUs to build for. Default: the GPU at hand, else sm_80, sm_90, sm_120 and PTX.
+# BACKEND=cuda: the compiler and the GPUs to build for. Default: the GPU at hand, else sm_80, sm_90, sm_120 and, for all others (B200), PTX.
 NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA_ARCH ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
+ifeq ($(BACKEND),cuda)
+CUDA_ARCH := $(CUDA_ARCH)
+endif
 
 # ------------------------------------------------------------------------------------------------ flags, each with its reason
 ifneq ($(DEPS),)
@@ -48,18 +51,20 @@ CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trap
 CPPFLAGS  := -I. $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
 LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lpcre2-8 -lxxhash $(EXTRA_LDFLAGS)
 
-# Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1.
+# Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1. -Xcompiler -fopenmp: --threads is set there.
 # -Wno-restrict: g++ 12's warning about std::string is mistaken. #pragma unroll is nvcc's.
 ifeq ($(BACKEND),emu)
 CPPFLAGS  += -DBACKEND_EMU
 CXXFLAGS  += -Wno-unknown-pragmas -Wno-restrict
 endif
 KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) -O2 -x c++
-GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_120$(comma)code=compute_120)
+GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_90$(comma)code=compute_90)
 comma      := ,
 # -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, in attention spills too.
-KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra $(if $(V),-Xptxas -v) -MMD -MP
-LDLIBS_cuda := -L$(dir $(NVCC))../lib64 -lcudart -lcublasLt
+KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra,-fopenmp $(if $(V),-Xptxas -v) -MMD -MP
+# The toolkit's libraries are found at run time without LD_LIBRARY_PATH.
+CUDA_LIB     = $(abspath $(dir $(shell command -v $(NVCC) 2>/dev/null))../lib64)
+LDLIBS_cuda  = -L$(CUDA_LIB) -Wl,-rpath,$(CUDA_LIB) -lcudart -lcublasLt
 LDLIBS    += $(LDLIBS_$(BACKEND))
 
 # Communication. `mpicc -show` prints the flags of Open MPI, MPICH and Intel MPI alike; of MPI only the C interface is used, by g++.
@@ -82,12 +87,14 @@ COMM_LIBS_nccl  := $(COMM_LIBS_mpi) -lnccl
 LDLIBS    += $(COMM_LIBS_$(COMM))
 
 # ------------------------------------------------------------------------------------------------ files
-CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))-$(MARCH)$(SANITIZE)
+CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(SANITIZE)
 OBJ       := build/obj/$(CONFIG)
 # x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
 LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.cpp
-LAYERS_cuda := $(wildcard layers/*.cu) attention/sdpa.cu runtime/backend_cuda.cu
-LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(LAYERS_cuda))
+# matmul.cuh's product: cuBLASLt's for cuda, our own for emu.
+KERNELS     := $(wildcard layers/*.cu) attention/sdpa.cu runtime/backend_cuda.cu
+LAYERS_cuda := $(filter-out layers/matmul_plain.cu,$(KERNELS))
+LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(KERNELS))
 LAYERS      := $(LAYERS_$(BACKEND))
 RUNTIME   := $(filter-out runtime/backend_% runtime/comm_% runtime/build_info.cpp,$(wildcard runtime/*.cpp)) $(wildcard dataloader/*.cpp)
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
@@ -178,23 +185,35 @@ test: setup-test
 	@$(MAKE) --no-print-directory -j$(JOBS) test-binaries
 	@scripts/run_tests.sh
 
-OP_TESTS   := $(wildcard test/test_ops_*.cpp) $(wildcard test/test_sdpa.cpp)
-UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_emu.cpp,$(wildcard test/test_*.cpp))
+OP_TESTS   := $(wildcard test/test_ops_*.cpp test/test_sdpa*.cpp)
+UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp,$(wildcard test/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
 .PHONY: test-binaries fp64-binaries
 test-binaries: build/test-unit build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS))
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-# The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
-build/test-emu-$(PRECISION): $(OBJ)/test/main.o $(call objects,test/test_emu.cpp $(OP_TESTS)) $(COMMON)
+# The CUDA kernels, in emulation or on a GPU: the same operation tests (and the emulator's own), whole models against PyTorch's values
+# (fp32, to rounding), and whole models in bf16.
+KERNEL_TESTS_emu := test/test_emu.cpp
+build/test-$(BACKEND)-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(KERNEL_TESTS_$(BACKEND)) $(OP_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-$(BACKEND)-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-$(BACKEND)-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+$(OBJ)/test-model-bf16-%.o: test/test_model_bf16.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+# Builds without a GPU, runs with one (make gpu-check does both).
+.PHONY: test-cuda-binaries
+test-cuda-binaries: setup-test
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(VARIANTS))
 build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
@@ -227,7 +246,7 @@ inspect: setup-build
 cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects
-cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(LAYERS_cuda))
+cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))
 
 # ------------------------------------------------------------------------------------------------ measuring
 bench: setup-test

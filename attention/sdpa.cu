@@ -4,8 +4,8 @@
 // Compile with nvcc's -ftz=true: then exp2f is one instruction; without it three more, and some of the kernels spill registers.
 // (What it changes: weights of the softmax below 2^-126 become 0.)
 // In bf16 a fall back to the plain kernels is said once on stderr; it is many times slower.
-// The backward's scratch (8 bytes per query head and position) is kept between calls and grows on the first call of a larger
-// shape, so a training loop allocates in its first step only.
+// The backward's scratch, sdpa_scratch_bytes (8 bytes per query head and position, and the bias's partial sums), is part of
+// device_scratch: whoever calls with more than its smallest size reserves that first. No other kernel runs between ours.
 #include "attention/sdpa.h"
 
 #include <cmath>
@@ -58,17 +58,6 @@ void say_fallback_once(const SdpaShape& s) {
             s.d_qk, s.d_v, KERNEL_SIZES);
 }
 
-// Grow-once device memory for the backward; see the first comment.
-struct Scratch { void* memory = nullptr; size_t bytes = 0; };
-void* scratch_reserve(size_t bytes) {
-    static Scratch scratch;
-    if (bytes > scratch.bytes) {
-        device_free(scratch.memory);
-        scratch = {device_alloc(bytes), bytes};
-    }
-    return scratch.memory;
-}
-
 dim3 grid(int rows, int tile, int heads, int B) { return dim3(unsigned(ceil_div(size_t(rows), size_t(tile))), unsigned(heads), unsigned(B)); }
 }  // namespace
 
@@ -98,7 +87,7 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
     const float scale = float(1 / std::sqrt(double(s.d_qk)));
     const int T_pad = int(round_up(size_t(s.T), STAT_ROWS));
     const size_t rows = size_t(s.B) * s.NH * T_pad, most_tiles = ceil_div(size_t(s.T), SIMT_OWN);
-    float2* stats = static_cast<float2*>(scratch_reserve(sizeof(float2) * (rows + (bias.kind == BiasKind::power ? size_t(s.B) * s.NH * most_tiles : 0))));
+    float2* stats = static_cast<float2*>(device_scratch(sdpa_scratch_bytes(s, bias.kind)));
     float2* partials = stats + rows;
     const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v, dout, dq, dk, dv);
     launch(aligned && s.d_v % PACK == 0 ? sdpa_delta_kernel<PACK> : sdpa_delta_kernel<1>, grid_size(rows * DELTA_LANES, SDPA_THREADS), SDPA_THREADS, 0)(
@@ -129,13 +118,14 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
         launch(sdpa_bias_gradient_kernel, unsigned(s.NH), 32, 0)(dp, da, partials, bias, s.B, s.NH, bias_tiles, int(accumulate));
 }
 
+// Asked for sizes that a run wants to train with, so in bf16 the plain kernel's sizes count as refused: nobody should wait for those.
 std::string sdpa_refusal(int d_qk, int d_v) {
 #ifdef PRECISION_bf16
     if (with_head_size(d_qk, d_v, false, [](auto) {})) return "";
     return format("no bf16 kernel for head sizes d_qk %d, d_v %d; there are %s", d_qk, d_v, KERNEL_SIZES);
 #else
-    if (d_qk <= SIMT_MAX_D && d_v <= SIMT_MAX_D) return "";
-    return format("no kernel for head sizes d_qk %d, d_v %d; the largest is %d", d_qk, d_v, SIMT_MAX_D);
+    if (d_qk > 0 && d_v > 0 && d_qk <= SIMT_MAX_D && d_v <= SIMT_MAX_D) return "";
+    return format("no kernel for head sizes d_qk %d, d_v %d; both can be 1 to %d", d_qk, d_v, SIMT_MAX_D);
 #endif
 }
 size_t sdpa_scratch_bytes(const SdpaShape& s, BiasKind bias) {

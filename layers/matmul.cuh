@@ -31,5 +31,9 @@ struct Matmul {
     floatM* bias_gradient = nullptr;
 };
 
+// At start-up: what the library allocates, so that nothing is allocated later; and how much device memory that is.
+void matmul_start();
+size_t matmul_workspace_bytes();
+
 // False, and nothing done, when this product cannot be had with its epilogue; with Epilogue::none it is always done.
 bool matmul(const Matmul& p);

@@ -3,11 +3,12 @@
 // D^T = op(B)^T op(A)^T: the operands change places, the transpose flags stay. The epilogue's bias runs along D^T's rows, which are
 // D's columns, as wanted.
 // The algorithm is cuBLASLt's first proposal, the same every time on the same device and library, so that a run can be repeated bit
-// for bit. MATMUL_TUNE=1 in the environment times all proposals once per shape and keeps the fastest: another run may then keep
-// another one and round differently.
+// for bit. MATMUL_TUNE=1 in the environment times all proposals when a shape first comes up and keeps the fastest: another run may
+// then keep another one and round differently. Nothing is allocated on the device after matmul_start.
 #include <cublasLt.h>
 
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 
@@ -28,16 +29,7 @@ constexpr cudaDataType_t STORAGE = sizeof(floatX) == 2 ? CUDA_R_16BF : CUDA_R_32
 struct Library {
     cublasLtHandle_t handle = nullptr;
     void* workspace = nullptr;
-};
-Library& library() {
-    static Library l = [] {
-        Library made;
-        lt_check(cublasLtCreate(&made.handle));
-        made.workspace = device_alloc(WORKSPACE_BYTES);
-        return made;
-    }();
-    return l;
-}
+} library;
 
 // Everything found out about one shape. `usable` false: cuBLASLt has no algorithm for it.
 struct Plan {
@@ -54,9 +46,10 @@ size_t alignment(const void* p) {
     return a;
 }
 
-using Key = std::array<size_t, 19>;
+// Not `accumulate`: the library is told beta with each product and does not choose by it.
+using Key = std::array<size_t, 18>;
 Key key_of(const Matmul& p) {
-    return {p.transpose_a, p.transpose_b, p.m, p.n, p.k, p.lda, p.ldb, p.ldd, p.d_is_master, p.accumulate, size_t(p.batch), p.batch_a, p.batch_b,
+    return {p.transpose_a, p.transpose_b, p.m, p.n, p.k, p.lda, p.ldb, p.ldd, p.d_is_master, size_t(p.batch), p.batch_a, p.batch_b,
             p.batch_d, size_t(p.epilogue) * 2 + (p.bias != nullptr), alignment(p.a), alignment(p.b), alignment(p.d), alignment(p.aux)};
 }
 
@@ -94,18 +87,18 @@ void point_at_epilogue(const Plan& plan, const Matmul& p) {
     if (p.aux) set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, static_cast<void*>(p.aux));
 }
 
-cublasStatus_t run(const Plan& plan, const Matmul& p, void* d, const cublasLtMatmulAlgo_t& algorithm) {
+cublasStatus_t run(const Plan& plan, const Matmul& p, const cublasLtMatmulAlgo_t& algorithm) {
     const float one = 1, keep = p.accumulate ? 1 : 0;
-    return cublasLtMatmul(library().handle, plan.operation, &one, p.b, plan.b, p.a, plan.a, &keep, d, plan.d, d, plan.d, &algorithm,
-                          library().workspace, WORKSPACE_BYTES, compute_stream());
+    return cublasLtMatmul(library.handle, plan.operation, &one, p.b, plan.b, p.a, plan.a, &keep, p.d, plan.d, p.d, plan.d, &algorithm,
+                          library.workspace, WORKSPACE_BYTES, compute_stream());
 }
 
 using Proposals = std::array<cublasLtMatmulHeuristicResult_t, PROPOSALS>;    // a std::vector of this type breaks nvcc 13.0
 
-// Which proposal is fastest. Writes into memory of its own, as the product may add to D.
+// Which proposal is fastest. Every one of them writes the product itself, in place, so that no memory is needed; a product that adds to
+// D must not be made twice, and a shape that comes up adding first keeps the first proposal. (A training step overwrites first.)
 int fastest(const Plan& plan, const Matmul& p, const Proposals& proposals, int count) {
-    size_t elements = (p.m - 1) * p.ldd + p.n + size_t(p.batch - 1) * p.batch_d;
-    void* d = device_alloc(elements * (p.d_is_master ? sizeof(floatM) : sizeof(floatX)));
+    if (p.accumulate) return 0;
     cudaEvent_t begin, end;
     cuda_check(cudaEventCreate(&begin));
     cuda_check(cudaEventCreate(&end));
@@ -114,7 +107,7 @@ int fastest(const Plan& plan, const Matmul& p, const Proposals& proposals, int c
     for (int i = 0; i < count; i++)
         for (int repeat = 0; repeat < TIMED_RUNS; repeat++) {
             cuda_check(cudaEventRecord(begin, compute_stream()));
-            if (run(plan, p, d, proposals[size_t(i)].algo) != CUBLAS_STATUS_SUCCESS) break;
+            if (run(plan, p, proposals[size_t(i)].algo) != CUBLAS_STATUS_SUCCESS) break;
             cuda_check(cudaEventRecord(end, compute_stream()));
             cuda_check(cudaEventSynchronize(end));
             float ms;
@@ -123,7 +116,6 @@ int fastest(const Plan& plan, const Matmul& p, const Proposals& proposals, int c
         }
     cuda_check(cudaEventDestroy(begin));
     cuda_check(cudaEventDestroy(end));
-    device_free(d);
     return best;
 }
 
@@ -153,7 +145,7 @@ Plan make_plan(const Matmul& p) {
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t(alignment(p.d)));
     Proposals proposals;
     int found = 0;
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library().handle, plan.operation, plan.b, plan.a, plan.d, plan.d, preference, PROPOSALS,
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, preference, PROPOSALS,
                                                            proposals.data(), &found);
     lt_check(cublasLtMatmulPreferenceDestroy(preference));
     if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) lt_check(status);
@@ -163,7 +155,22 @@ Plan make_plan(const Matmul& p) {
     plan.algorithm = proposals[size_t(tune && *tune == '1' ? fastest(plan, p, proposals, found) : 0)].algo;
     return plan;
 }
+
+// Slow products must not pass unseen; small ones do not matter.
+void say_fallback_once(const Matmul& p) {
+    static bool said = false;
+    if (said || double(p.m) * double(p.n) * double(p.k) < 1e9) return;
+    said = true;
+    fprintf(stderr, "matmul: cuBLASLt has no algorithm for %zu x %zu x %zu with these strides; using our own kernel, many times slower\n", p.m, p.n, p.k);
+}
 }  // namespace
+
+void matmul_start() {
+    if (library.handle) return;
+    lt_check(cublasLtCreate(&library.handle));
+    library.workspace = device_alloc(WORKSPACE_BYTES);
+}
+size_t matmul_workspace_bytes() { return WORKSPACE_BYTES; }
 
 bool matmul(const Matmul& p) {
     if (p.m == 0 || p.n == 0 || p.batch == 0) return true;
@@ -178,12 +185,16 @@ bool matmul(const Matmul& p) {
     static std::map<Key, Plan> plans;
     auto found = plans.find(key_of(p));
     if (found == plans.end()) found = plans.emplace(key_of(p), make_plan(p)).first;
-    const Plan& plan = found->second;
-    if (!plan.usable) {
-        if (p.epilogue == Epilogue::none) matmul_plain(p);
-        return p.epilogue == Epilogue::none;
+    Plan& plan = found->second;
+    if (plan.usable) {
+        point_at_epilogue(plan, p);
+        cublasStatus_t status = run(plan, p, plan.algorithm);
+        if (status == CUBLAS_STATUS_SUCCESS) return true;
+        if (status != CUBLAS_STATUS_NOT_SUPPORTED) lt_check(status);
+        plan.usable = false;                     // refused in spite of the proposal: as if there had been none
     }
-    point_at_epilogue(plan, p);
-    lt_check(run(plan, p, p.d, plan.algorithm));
+    if (p.epilogue != Epilogue::none) return false;
+    say_fallback_once(p);
+    matmul_plain(p);
     return true;
 }

@@ -1,16 +1,19 @@
 // The GPU as a device (BACKEND=cuda), and the host as an emulated GPU (BACKEND=emu). See backend.h.
 #include "runtime/backend.h"
 
-#include "layers/cuda_common.cuh"
-
+#include <cstring>
 #include <map>
+
+#include "layers/cuda_common.cuh"
+#include "layers/matmul.cuh"
+#include "runtime/comm.h"
+#include "runtime/nominal_peaks.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 static std::map<void*, size_t> blocks;               // every allocation and its size
 static size_t allocated_bytes = 0, peak_bytes = 0;
-static void* scratch = nullptr;
 
 static void remember(void* p, size_t bytes) {
     blocks[p] = bytes;
@@ -24,13 +27,23 @@ static void forget(void* p) {
     blocks.erase(block);
 }
 
-void* device_scratch(size_t bytes) {
-    ensure(bytes <= SCRATCH_BYTES, "a kernel needs %zu bytes of scratch memory, there are %zu; use a smaller --micro-batch or model", bytes, SCRATCH_BYTES);
-    if (!scratch) scratch = device_alloc(SCRATCH_BYTES);      // backend_init does it; a test may not have called that
-    return scratch;
+// Every kernel's partial sums use the same bytes, one kernel after the other. Reserved before training; a kernel that asks for more is an
+// error and not a reason to allocate: cudaMalloc would wait for the device in the middle of a step.
+static struct { void* memory; size_t bytes; } scratch;
+void device_scratch_reserve(size_t bytes) {
+    bytes = std::max(bytes, SCRATCH_BYTES);
+    if (bytes <= scratch.bytes) return;
+    device_free(scratch.memory);
+    scratch = {nullptr, 0};
+    scratch = {device_alloc(bytes), bytes};
 }
-void device_scratch_reserve(size_t bytes) { device_scratch(bytes); }
-size_t device_fixed_bytes() { return SCRATCH_BYTES; }
+void* device_scratch(size_t bytes) {
+    if (!scratch.memory) device_scratch_reserve(0);           // backend_init does it; a test may not have called that
+    ensure(bytes <= scratch.bytes, "a kernel needs %zu bytes of scratch memory and %zu are reserved (device_scratch_reserve); a smaller --micro-batch needs less",
+           bytes, scratch.bytes);
+    return scratch.memory;
+}
+size_t device_fixed_bytes() { return SCRATCH_BYTES + matmul_workspace_bytes(); }
 
 static int host_threads(int threads) {
 #ifdef _OPENMP
@@ -52,7 +65,7 @@ void backend_prepare(char**) {}                      // the host's threads do li
 void backend_init(int threads) {
     threads_in_use = host_threads(threads);
     if (threads > 0) emu::use_threads(threads);
-    device_scratch(0);
+    device_scratch_reserve(0);
 }
 const char* backend_name() { return "emu"; }
 
@@ -81,11 +94,21 @@ DeviceFacts device_facts() {
 static cudaStream_t stream = nullptr;
 cudaStream_t compute_stream() { return stream; }
 
-// Processes on one machine take one GPU each; the launchers say who is who.
-static int local_rank() {
-    for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID", "LOCAL_RANK"})
-        if (const char* value = getenv(name)) return std::max(0, atoi(value));
-    return 0;
+// Copies to the device pass through a ring of page-locked buffers, so that the caller may change its memory at once and the host goes on:
+// cudaMemcpyAsync from ordinary memory first waits for the work queued before it [CUDA Runtime API, "API synchronization behavior"].
+// The host waits only where a buffer's last copy, RING_BUFFERS copies ago, has not been made yet: it is never further ahead than that,
+// four micro-batches of tokens and targets.
+constexpr size_t RING_BYTES = size_t(1) << 20;
+constexpr int RING_BUFFERS = 8;
+struct RingBuffer { void* memory; cudaEvent_t copied; };
+static RingBuffer ring[RING_BUFFERS];
+static unsigned ring_next = 0;
+
+static void ring_make() {
+    for (RingBuffer& b : ring) {
+        cuda_check(cudaMallocHost(&b.memory, RING_BYTES));
+        cuda_check(cudaEventCreateWithFlags(&b.copied, cudaEventDisableTiming));
+    }
 }
 
 void backend_init(int threads) {
@@ -94,16 +117,21 @@ void backend_init(int threads) {
     cudaError_t status = cudaGetDeviceCount(&count);
     ensure(status == cudaSuccess && count > 0, "no usable NVIDIA GPU: %s; install or update its driver, or build for the processor with `make BACKEND=cpu`",
            status == cudaSuccess ? "none in this machine" : cudaGetErrorString(status));
-    int device = local_rank() % count;
+    int device = comm_local_rank() % count;          // processes on one machine take one GPU each; a launcher may show each only its own
     cudaDeviceProp properties;
     cuda_check(cudaSetDevice(device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
     ensure(properties.major >= 8, "%s is too old: its compute capability is %d.%d, this program needs 8.0 (A100) or later; build with `make BACKEND=cpu`",
            properties.name, properties.major, properties.minor);
-    if (!stream) cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    device_scratch(0);
+    if (stream) return;
+    cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    ring_make();
+    device_scratch_reserve(0);
+    matmul_start();
 }
 const char* backend_name() { return "cuda"; }
+
+static double gib(size_t bytes) { return double(bytes) / double(size_t(1) << 30); }
 
 void* device_alloc(size_t bytes) {
     void* p = nullptr;
@@ -112,7 +140,8 @@ void* device_alloc(size_t bytes) {
         size_t free_bytes = 0, all = 0;
         cudaGetLastError();                          // the error is reported here, not by the next launch
         cuda_check(cudaMemGetInfo(&free_bytes, &all));
-        fail("out of GPU memory: %zu bytes asked for, %zu of %zu free; a smaller --micro-batch, --context or model needs less", bytes, free_bytes, all);
+        fail("out of GPU memory: %.2f GiB asked for with %.2f GiB allocated; %.2f of the GPU's %.2f GiB are free; a smaller --micro-batch, --context or model needs less",
+             gib(bytes), gib(allocated_bytes), gib(free_bytes), gib(all));
     }
     cuda_check(status);
     remember(p, bytes);
@@ -125,24 +154,22 @@ void device_free(void* p) {
     cuda_check(cudaFree(p));                         // waits for the work that uses it
 }
 void device_zero(void* p, size_t bytes) { cuda_check(cudaMemsetAsync(p, 0, bytes, stream)); }
-// From pageable memory: returns when the source may be changed again.
-void copy_to_device(void* device, const void* host, size_t bytes) { cuda_check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream)); }
+void copy_to_device(void* device, const void* host, size_t bytes) {
+    for (size_t done = 0, piece; done < bytes; done += piece) {
+        piece = std::min(bytes - done, RING_BYTES);
+        RingBuffer& b = ring[ring_next++ % RING_BUFFERS];
+        cuda_check(cudaEventSynchronize(b.copied));      // returns at once where nothing was recorded yet
+        memcpy(b.memory, static_cast<const char*>(host) + done, piece);
+        cuda_check(cudaMemcpyAsync(static_cast<char*>(device) + done, b.memory, piece, cudaMemcpyHostToDevice, stream));
+        cuda_check(cudaEventRecord(b.copied, stream));
+    }
+}
+// The one place where a training step waits for the GPU.
 void copy_to_host(void* host, const void* device, size_t bytes) {
     cuda_check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream));
     cuda_check(cudaStreamSynchronize(stream));
 }
 void device_synchronize() { cuda_check(cudaStreamSynchronize(stream)); }
-
-// Nominal dense bf16 tensor-core FLOP/s with fp32 accumulation, from NVIDIA's data sheets. The first name found in the device's wins.
-static double nominal_bf16_flops(const std::string& name) {
-    static const struct { const char* part; double tflops; } table[] = {
-        {"GB300", 2500}, {"B300", 2250}, {"GB200", 2500}, {"B200", 2250}, {"GH200", 989.4}, {"H200 NVL", 835.5}, {"H200", 989.4}, {"H100 NVL", 835.5},
-        {"H100 PCIe", 756},   {"H100", 989.4}, {"H800", 989.4}, {"A100", 312},  {"A800", 312},  {"A30", 165},   {"A10", 125},  {"A40", 149.7},
-        {"L40S", 362},  {"L40", 181},  {"L4", 121},    {"RTX 6000 Ada", 364}, {"RTX A6000", 154.8}, {"RTX 3080", 59.5}, {"RTX 3090", 71},
-        {"RTX 4080", 97.5}, {"RTX 4090", 165.2}, {"RTX 5080", 112.6}, {"RTX 5090", 209.5}};
-    for (const auto& row : table) if (name.find(row.part) != std::string::npos) return row.tflops * 1e12;
-    return 0;
-}
 
 DeviceFacts device_facts() {
     int device = 0;

@@ -1,0 +1,40 @@
+// Nominal dense bf16 tensor-core rates with fp32 accumulation: what "MFU" divides by. A figure that is printed with sparsity stands
+// here halved, and on GeForce cards the rate with fp32 accumulation is half the one with fp16 accumulation. Sources:
+//   A100, A800, A30, A10, A40, L4, L40, L40S, H100, H200, H800, GH200: NVIDIA's data sheets (H100 SXM 1,979 with sparsity; PCIe 1,513; NVL 1,671)
+//   B200 2.25 PFLOP/s, GB200 (1,200 W) 2.5: NVIDIA Blackwell Architecture Technical Brief, table 3;  B300 2.25, GB300 2.5: HGX B300's and
+//   GB300 NVL72's data sheets (36 with sparsity over 8, 360 over 72)
+//   RTX 30, A6000: NVIDIA Ampere GA102 whitepaper, tables 2 to 4;  RTX 40, RTX 6000 Ada: Ada whitepaper, appendix A;
+//   RTX 50: RTX Blackwell whitepaper, appendix A (RTX 5090: 209.5, a quarter of the 838 with fp16 accumulation and sparsity)
+// Clocks under load are lower than the nominal ones, so that no program reaches these rates: make gpu-check measures what can be reached.
+// Not for cards that are not listed: their MFU is left out rather than guessed.
+#pragma once
+#include <string>
+
+struct NominalPeak {
+    const char* name;            // after "NVIDIA " and "GeForce "
+    double tflops;
+    bool family;                 // the driver's name goes on behind it ("A100-SXM4-80GB", "H100 80GB HBM3"); else it must end there ("RTX 4080 SUPER" is another card)
+};
+// The first that fits wins: special cases stand before their family.
+inline constexpr NominalPeak NOMINAL_PEAKS[] = {
+    {"GB300", 2500, true},    {"B300", 2250, true},      {"GB200", 2500, true},    {"B200", 2250, true},    {"GH200", 989.4, true},
+    {"H200 NVL", 835.5, true}, {"H200", 989.4, true},    {"H100 NVL", 835.5, true}, {"H100 PCIe", 756, true}, {"H100", 989.4, true},
+    {"H800 PCIe", 756, true}, {"H800", 989.4, true},     {"A100", 312, true},      {"A800", 312, true},     {"A30", 165, true},
+    {"A10", 125, false},      {"A40", 149.7, false},     {"L40S", 362, false},     {"L40", 181, false},     {"L4", 121, false},
+    {"RTX 6000 Ada Generation", 364.2, false},           {"RTX A6000", 154.8, false},
+    {"RTX 3080", 59.5, false}, {"RTX 3090", 71, false},  {"RTX 4080", 97.5, false}, {"RTX 4090", 165.2, false},
+    {"RTX 5080", 112.6, false}, {"RTX 5090", 209.5, false}};
+
+// FLOP/s of the device with this name; 0: not known. A slice of a card (MIG) has no figure of its own.
+inline double nominal_bf16_flops(std::string name) {
+    for (const std::string prefix : {"NVIDIA ", "GeForce ", "Tesla "})
+        if (name.rfind(prefix, 0) == 0) name.erase(0, prefix.size());
+    if (name.find(" MIG ") != std::string::npos) return 0;
+    for (const NominalPeak& peak : NOMINAL_PEAKS) {
+        std::string part = peak.name;
+        if (name.rfind(part, 0) != 0) continue;
+        bool ends = name.size() == part.size(), word_ends = ends || name[part.size()] == ' ' || name[part.size()] == '-';
+        if (ends || (peak.family && word_ends)) return peak.tflops * 1e12;
+    }
+    return 0;
+}

@@ -1,0 +1,146 @@
+// Whole models in bf16 on the CUDA kernels (emulated or on a GPU): loss and every gradient against PyTorch's values in double, and, at
+// head sizes that have tensor-core kernels, the gradient against the loss itself. test_model.cpp checks the same code in fp32 to
+// rounding; here the question is whether anything is wrong that rounding to 8 bits does not explain.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "runtime/safetensors.h"
+#include "test/model_common.h"
+
+static_assert(sizeof(floatX) == 2, "build with PRECISION=bf16");
+
+static std::vector<double> golden(const SafetensorsFile& f, const std::string& name) {
+    const TensorInfo* t = f.find(name);
+    REQUIRE_MESSAGE(t, f.path, ": no tensor ", name);
+    REQUIRE(t->dtype == "F64");
+    std::vector<double> values((t->end - t->begin) / sizeof(double));
+    safetensors_read(f, *t, values.data());
+    return values;
+}
+
+static ModelConfig golden_config(const std::map<std::string, std::string>& m) {
+    ModelConfig c;
+    struct { const char* key; int* to; } numbers[] = {{"T", &c.T}, {"V", &c.V}, {"L", &c.L}, {"C", &c.C}, {"NH", &c.NH}, {"NKV", &c.NKV}, {"HS", &c.HS},
+        {"F", &c.F}, {"qvka_dctx", &c.qvka_dctx}, {"mla_dc", &c.mla_dc}, {"mla_dr", &c.mla_dr}, {"mla_dcq", &c.mla_dcq}};
+    for (auto [key, to] : numbers) *to = std::stoi(m.at(key));
+    c.pos = position_from_name(m.at("pos"));
+    c.qv_rope = m.at("qv_rope") == "vo" ? QvRope::vo : QvRope::key;
+    c.qvka_tied = m.at("qvka_tied") == "1";
+    return c;
+}
+
+static double norm(const std::vector<double>& v) {
+    double sum = 0;
+    for (double x : v) sum += x * x;
+    return std::sqrt(sum);
+}
+
+// Each number that is stored in bf16 is off by at most 2^-9 of itself. From a weight to its gradient and back lie, per block, some 12
+// stored tensors forward and 12 backward, and the weights themselves. Their errors are independent: the gradient's error relative to its
+// size is about 2^-9 sqrt(24 L + 12); the bound is four of that, as softmax and layernorm may enlarge a relative error.
+static double gradient_bound(int L) { return 4 * 0x1p-9 * std::sqrt(24.0 * L + 12); }
+
+TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
+    backend_init(0);
+    int cases = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("test/golden")) {
+        if (entry.path().extension() != ".safetensors") continue;
+        SafetensorsFile f = safetensors_open(entry.path().string());
+        if (f.metadata["attn"] != ATTENTION_NAME) continue;
+        cases++;
+        const std::string name = entry.path().filename().string();
+        const ModelConfig c = golden_config(f.metadata);
+        const int B = std::stoi(f.metadata.at("B"));
+        GPT g = gpt_allocate(c, B);
+        for (const Param& p : g.params) {
+            if (p.size == 0) continue;
+            auto w = golden(f, "param." + p.spec.name);
+            set_weights(g, p, std::vector<floatM>(w.begin(), w.end()));
+        }
+        auto ids = [&](const char* tensor) {
+            const TensorInfo* t = f.find(tensor);
+            std::vector<int64_t> wide((t->end - t->begin) / sizeof(int64_t));
+            safetensors_read(f, *t, wide.data());
+            return std::vector<int>(wide.begin(), wide.end());
+        };
+        TestBatch b{B, c.T, ids("tokens"), ids("targets")};
+        const double loss = backward(g, b), want_loss = golden(f, "losses")[0];
+        INFO(name, ": loss ", loss, ", PyTorch has ", want_loss);
+        CHECK(std::fabs(loss - want_loss) < gradient_bound(c.L) * want_loss);
+        // A tensor's gradient is a share of the whole; one that is small because its terms cancel (a key bias that the softmax ignores)
+        // carries the errors of those terms, which are no larger than the typical tensor's. Hence the second term of the bound.
+        double squares = 0, error_squares = 0;
+        size_t tensors = 0;
+        for (const Param& p : g.params) {
+            if (p.size == 0) continue;
+            squares += std::pow(norm(golden(f, "grad." + p.spec.name)), 2);
+            tensors++;
+        }
+        const double typical = std::sqrt(squares / double(tensors));
+        for (const Param& p : g.params) {
+            if (p.size == 0) continue;
+            auto want = golden(f, "grad." + p.spec.name);
+            auto got = get_gradient(g, p);
+            std::vector<double> difference(p.size);
+            for (size_t i = 0; i < p.size; i++) difference[i] = double(got[i]) - want[i];
+            error_squares += std::pow(norm(difference), 2);
+            INFO(p.spec.name, ": error ", norm(difference), ", gradient ", norm(want), ", typical ", typical, ", bound ", gradient_bound(c.L));
+            CHECK(norm(difference) <= gradient_bound(c.L) * std::max(norm(want), typical));
+        }
+        if (getenv("SHOW_ERRORS")) printf("%s: gradient off by %.4f of its size, bound %.4f\n", name.c_str(), std::sqrt(error_squares / squares), gradient_bound(c.L));
+        CHECK(std::sqrt(error_squares / squares) <= gradient_bound(c.L));
+        gpt_free(g);
+    }
+    if (has_reference()) CHECK(cases >= 3);
+}
+
+// The loss along a tensor's own gradient: L(w + d) - L(w - d) = 2 <gradient, d> + O(d^3), with d what is left of a step after rounding
+// w + d and w - d to bf16. Sizes that have tensor-core kernels (head size 32; MLA's 48 and 32), T beyond one tile.
+TEST_CASE("bf16: the gradient predicts the loss at the tensor cores' head sizes") {
+    backend_init(0);
+    for (Position pos : {Position::rope, Position::power}) {
+        ModelConfig c;
+        c.T = 72;
+        c.V = 200;
+        c.L = 1;
+        c.C = 64;
+        c.NH = 2;
+        c.HS = 32;
+        c.F = 128;
+        c.pos = pos;
+        c.mla_dc = 64, c.mla_dr = 16, c.mla_dcq = 64, c.qvka_dctx = 32;
+        GPT g = gpt_allocate(c, 2);
+        CHECK(sdpa_refusal(g.attention.d_qk, g.attention.d_v) == "");
+        init_for_test(g, 7);
+        TestBatch b = random_batch(2, c.T, c.V, 11);
+        backward(g, b);
+        for (const Param& p : g.params) {
+            if (p.size < 16 || (p.spec.name.find("attn.") == std::string::npos && p.spec.name != "wte.weight")) continue;
+            std::vector<floatM> w = get_weights(g, p), grad = get_gradient(g, p);
+            double squares = 0;
+            for (floatM x : grad) squares += double(x) * double(x);
+            // A step that changes the loss by 0.05 each way: ten times what rounding does to it, little enough for the cubic term.
+            const double step = 0.05 / std::max(squares, 1e-30);
+            std::vector<floatM> up(p.size), down(p.size);
+            double predicted = 0, moved = 0, size = 0;
+            for (size_t i = 0; i < p.size; i++) {
+                up[i] = floatM(floatX(float(double(w[i]) + step * double(grad[i]))));
+                down[i] = floatM(floatX(float(double(w[i]) - step * double(grad[i]))));
+                predicted += double(grad[i]) * (double(up[i]) - double(down[i]));
+                moved += std::pow(step * double(grad[i]), 2), size += std::pow(double(w[i]), 2);
+            }
+            if (moved > 0.09 * size) continue;               // the loss hardly depends on this tensor: so long a step is no longer small
+            set_weights(g, p, up);
+            double loss_up = mean_loss(g, b);
+            set_weights(g, p, down);
+            double difference = loss_up - mean_loss(g, b);
+            set_weights(g, p, w);
+            INFO(std::string(ATTENTION_NAME), ", ", position_name(pos), ": ", p.spec.name, ": the loss changes by ", difference, ", its gradient predicts ", predicted);
+            if (getenv("SHOW_ERRORS")) printf("%s %s %s: %.4f, predicted %.4f\n", ATTENTION_NAME, position_name(pos), p.spec.name.c_str(), difference, predicted);
+            CHECK(std::fabs(difference - predicted) <= 0.15 * predicted);
+        }
+        gpt_free(g);
+    }
+}
