@@ -102,7 +102,8 @@ objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
 # The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.
 HOST      := build/obj/host-$(MARCH)$(SANITIZE)
 COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(SANITIZE)
-COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES)) $(OBJ)/runtime/build_info.o
+COMM_LINKED = $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
+COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(COMM_LINKED) $(OBJ)/runtime/build_info.o
 SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
 
 # Rebuilt when the commit or the flags change, so that config.json tells the truth.
@@ -186,10 +187,10 @@ test: setup-test
 	@scripts/run_tests.sh
 
 OP_TESTS   := $(wildcard test/test_ops_*.cpp test/test_sdpa*.cpp)
-UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp,$(wildcard test/test_*.cpp))
+UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp test/test_comm.cpp,$(wildcard test/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
+test-binaries: build/test-unit build/test-comm build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS))
@@ -222,6 +223,9 @@ $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
 $(OBJ)/test-model-%.o: test/test_model.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+# Communication between processes; test/test_mpi.sh runs it under mpirun.
+build/test-comm: $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(OBJ)/runtime/backend_cpu.o $(COMM_LINKED)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
@@ -260,8 +264,8 @@ $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
-# Several processes: mpirun -np 2 build/bench-comm 44
-build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
+# Bandwidth between processes: mpirun -np 2 build/bench-comm 44
+build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(COMM_LINKED)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
 clean:
