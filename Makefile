@@ -224,7 +224,7 @@ $(OBJ)/test-model-%.o: test/test_model.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
 # Communication between processes; test/test_mpi.sh runs it under mpirun.
-build/test-comm: $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(OBJ)/runtime/backend_cpu.o $(COMM_LINKED)
+build/test-comm: $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(OBJ)/runtime/backend_cpu.o $(COMM_LINKED) $(OBJ)/runtime/build_info.o
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
@@ -265,7 +265,7 @@ build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
 # Bandwidth between processes: mpirun -np 2 build/bench-comm 44
-build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(COMM_LINKED)
+build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(COMM_LINKED) $(OBJ)/runtime/build_info.o
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 
 clean:

@@ -16,8 +16,9 @@
 
 #include "runtime/comm_mpi.h"
 
-static constexpr double ANSWER_SECONDS = 4;         // for all answers to arrive
+static constexpr double ANSWER_SECONDS = 4;         // for all answers to arrive; less when the timeout itself is shorter, down to one
 static constexpr double ABORT_SECONDS = 10;         // MPI_Abort hung: leave without it
+static constexpr unsigned PRINT_MICROSECONDS = 300000;       // MPICH's mpirun drops what was written just before the abort
 static constexpr double SPIN_SECONDS = 0.00005;     // without progress: then offer the core to others between looks
 static constexpr double YIELD_SECONDS = 0.002;      // then sleep between looks, so that ranks that compute have the cores
 static constexpr long SLEEP_NANOSECONDS = 100000;
@@ -40,6 +41,7 @@ void comm_abort(int exit_code) {
         sleep(unsigned(ABORT_SECONDS));
         _exit(exit_code);
     }).detach();
+    usleep(PRINT_MICROSECONDS);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
 }
@@ -85,7 +87,7 @@ void begin_roll_call() {
     std::vector<Answer> answers(size_t(comm.size), Answer{-1, 0, 0, {}, {}, {}});
     answers[size_t(comm.rank)] = mine;
     int missing = comm.size - 1;
-    for (double end = comm_clock() + ANSWER_SECONDS; missing > 0 && comm_clock() < end;) {
+    for (double end = comm_clock() + std::clamp(comm.timeout_seconds, 1.0, ANSWER_SECONDS); missing > 0 && comm_clock() < end;) {
         int there = 0;
         MPI_Status status;
         MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, comm.roll, &there, &status);
@@ -112,7 +114,7 @@ void begin_roll_call() {
         for (int r = 0; r < comm.size; r++)
             if (answers[size_t(r)].rank < 0 && ++named <= 8) line += format("%srank %d (%s)", line.empty() ? "" : ", ", r, hosts[size_t(r)].c_str());
         if (named > 8) line += format(" and %d more", named - 8);
-        if (named) line += named == 1 ? " did not answer: hung, stopped or lost" : " did not answer: hung, stopped or lost";
+        if (named) line += " did not answer: hung, stopped or lost";
         else line = "all ranks answered, but they wait for each other: they did not make the same calls";
         line += format("; rank %d (%s) has waited for %.0f s at %s", patient->rank, patient->host, patient->waited_seconds, position(*patient).c_str());
         for (const Answer& a : answers)             // ranks that are somewhere else are the likely cause

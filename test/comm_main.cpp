@@ -1,5 +1,6 @@
 // main of build/test-comm: doctest on every rank, rank 0's output and that of ranks with failures, one result for all.
 //   test-comm [doctest's options]      the cases of test_comm.cpp
+//   test-comm --fail-on RANK           one check that fails on that rank: does the run fail?
 //   test-comm --work SECONDS TIMEOUT [hang|lost|apart RANK]    a run to be killed or stopped by test_mpi.sh: exchanges until the seconds are over.
 //      RANK misbehaves in step 20: hangs (computes for ever), is lost (throws, and ends all), or makes another call than the rest (apart).
 #define DOCTEST_CONFIG_IMPLEMENT
@@ -15,6 +16,9 @@
 #include "runtime/backend.h"
 #include "runtime/comm.h"
 #include "runtime/error.h"
+
+static int fail_on = -1;
+TEST_CASE("a failure on one rank") { CHECK(comm_rank() != fail_on); }
 
 static void work(double seconds, const std::string& fault, int culprit) {
     std::vector<float> tensor(size_t(comm_size()) * 50000, 1.0f);
@@ -51,6 +55,7 @@ int main(int argc, char** argv) {
             return 0;
         }
         comm_set_timeout(60);
+        if (argc > 2 && std::string(argv[1]) == "--fail-on") fail_on = atoi(argv[2]);
         doctest::Context context(argc, argv);
         std::ostringstream quiet;
         if (comm_rank() != 0) context.setCout(&quiet);
