@@ -198,23 +198,11 @@ fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANT
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-# The CUDA kernels, in emulation or on a GPU: the same operation tests (and the emulator's own), whole models against PyTorch's values
-# (fp32, to rounding), and whole models in bf16.
-KERNEL_TESTS_emu := test/test_emu.cpp
-build/test-$(BACKEND)-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(KERNEL_TESTS_$(BACKEND)) $(OP_TESTS)) $(COMMON)
+# The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
+build/test-emu-$(PRECISION): $(OBJ)/test/main.o $(call objects,test/test_emu.cpp $(OP_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-build/test-$(BACKEND)-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-build/test-$(BACKEND)-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-$(OBJ)/test-model-bf16-%.o: test/test_model_bf16.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
-# Builds without a GPU, runs with one (make gpu-check does both).
-.PHONY: test-cuda-binaries
-test-cuda-binaries: setup-test
-	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(VARIANTS))
-	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(VARIANTS))
 build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
@@ -244,6 +232,32 @@ bench-checkpoint: setup-test
 	@test/bench/bench_checkpoint.sh
 inspect: setup-build
 	@$(MAKE) --no-print-directory -j$(JOBS) build/inspect
+
+# ------------------------------------------------------------------------------------------------ a GPU
+# The operation tests and whole models with BACKEND=cuda: against PyTorch's values in fp32, to rounding, and in bf16 (emu too).
+# They build without a GPU and run with one; gpu-check does all that is to be done on a machine with one.
+.PHONY: test-cuda-binaries gpu-check deps
+test-cuda-binaries: setup-test
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(VARIANTS))
+build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-$(BACKEND)-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+$(OBJ)/test-model-bf16-%.o: test/test_model_bf16.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+build/bench-%-$(BACKEND)-$(PRECISION): $(OBJ)/test/bench/bench_%.cu.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/synthetic-data: $(OBJ)/test/bench/synthetic_data.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+gpu-check:
+	@BACKEND=$(if $(filter emu,$(BACKEND)),emu,cuda) VARIANTS="$(VARIANTS)" JOBS=$(JOBS) DEPS="$(DEPS)" scripts/gpu_check.sh
+# On a machine with a package manager: what a build elsewhere needs, into the folder DEPS.
+deps: setup-test
+	@scripts/deps.sh "$(DEPS)"
 
 # Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
