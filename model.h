@@ -208,10 +208,13 @@ inline void gpt_adamw(GPT& g, const AdamW& hyper) {
         AdamW a = hyper;
         if (!p.spec.decay) a.weight_decay = 0;
         a.min_value = p.spec.min_value;
-        for (const Owned& o : owned_ranges(g, p.offset, p.offset + p.size))
+        a.rounding.stream = rng_stream(p.spec.name) + uint64_t(hyper.step);
+        for (const Owned& o : owned_ranges(g, p.offset, p.offset + p.size)) {
+            a.rounding.first = o.begin - p.offset;
             if (o.owner == g.run.rank)
                 adamw_update(g.weights + o.begin, g.master ? g.master + o.state : nullptr, g.moment1 + o.state, g.moment2 + o.state,
                              g.grads_own ? g.grads_own + o.state : g.grads + o.begin, o.end - o.begin, g.grad_norm, a);
+        }
     }
     if (!sharded(g)) return;
     for (size_t k = 0; k < g.buckets.size(); k++)

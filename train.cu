@@ -401,6 +401,7 @@ struct StepEnd { double loss, norm; bool stop; };
 static StepEnd finish_step(GPT& g, const Options& o, Progress& at, double lr, Console& console) {
     const size_t rows = size_t(g.max_B) * g.c.T, micro_batches = size_t(g.run.micro_batches), ranks = size_t(comm_size());
     AdamW hyper{lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.grad_clip, at.step + 1 - at.skipped, 0};
+    hyper.rounding = {o.stochastic_rounding, o.seed};
     gpt_gradient_norm(g);
     const bool look_first = o.spike_zscore > 0;              // the decision needs the norm on the host
     if (!look_first) gpt_adamw(g, hyper);                    // itself refuses a norm that is not finite
@@ -436,6 +437,7 @@ static const char* stop_reason(const Options& o, int64_t step) {
 // How this rank runs the model.
 static RunShape run_shape(const Options& o, const BatchPlan& plan) {
     RunShape run{plan.micro_batch, true, int(plan.accumulation), comm_rank(), comm_size(), comm_size() > 1 ? o.zero : 0, 0, o.recompute};
+    ensure_usage(!o.stochastic_rounding || sizeof(floatX) < sizeof(floatM), "--stochastic-rounding: this program keeps its weights in %s, there is nothing to round; build with PRECISION=bf16", PRECISION_NAME);
     if (o.deterministic_ranks == 0) return run;
     const int parts = o.deterministic_ranks, ranks = comm_size();
     ensure_usage((parts & (parts - 1)) == 0 && parts % ranks == 0, "--deterministic-ranks: %d must be a power of two and a multiple of the %d ranks", parts, ranks);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "layers/cuda_common.cuh"
+#include "runtime/rng.h"
 
 namespace {
 constexpr int BLOCK = 256;
@@ -11,10 +12,18 @@ static_assert(NORM_BLOCK == 4 * BLOCK, "sum_squares_kernel: four elements a thre
 
 struct UpdateConstants { float beta1, beta2, eps, correction2, rate, keep, min_value, grad_clip; };
 
+// w rounded to bf16 by a random 16-bit number added below the bits that are kept; infinities and NaN as they are.
+__device__ __forceinline__ float stochastic_bf16(float w, uint32_t random) {
+    uint32_t bits = __float_as_uint(w);
+    if ((bits & 0x7f800000u) == 0x7f800000u) return w;
+    return __uint_as_float((bits + (random >> 16)) & 0xffff0000u);
+}
+
 // One thread: N elements. Bytes a parameter: gradient, moments and master weight read (16), moments and master written (12), the
 // bf16 copy written (2): 30, memory-bound. The norm is read from device memory, so that the host never waits for it.
 template <int N> __global__ void __launch_bounds__(BLOCK)
-adamw_kernel(floatX* weights, float* master, float* m, float* v, const float* grad, size_t n, const float* norm, UpdateConstants k) {
+adamw_kernel(floatX* weights, float* master, float* m, float* v, const float* grad, size_t n, const float* norm, UpdateConstants k,
+             Rounding rounding) {
     size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N;
     if (i >= n || !(fabsf(*norm) < INFINITY)) return;
     float clip = k.grad_clip > 0 && *norm > k.grad_clip ? k.grad_clip / *norm : 1.0f;
@@ -33,7 +42,11 @@ adamw_kernel(floatX* weights, float* master, float* m, float* v, const float* gr
     }
     store_floats(m + i, m1);
     store_floats(v + i, m2);
-    if (master) store_floats(master + i, w);
+    if (master) {
+        store_floats(master + i, w);
+        if (rounding.stochastic)
+            for (int j = 0; j < N; j++) w[j] = stochastic_bf16(w[j], philox(rounding.seed, rounding.stream, rounding.first + i + j).x[0]);
+    }
     store_floats(weights + i, w);
 }
 
@@ -95,10 +108,12 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
                       float(a.min_value), float(a.grad_clip)};
     // Most elements four at a time, the last one to three alone.
     size_t body = all_aligned16(weights, master, m, v, grad) ? n / 4 * 4 : 0, tail = n - body;
-    if (body) launch(adamw_kernel<4>, grid_size(body, 4 * BLOCK), dim3(BLOCK), 0)(weights, master, m, v, grad, body, norm, k);
+    if (body) launch(adamw_kernel<4>, grid_size(body, 4 * BLOCK), dim3(BLOCK), 0)(weights, master, m, v, grad, body, norm, k, a.rounding);
+    Rounding rest = a.rounding;
+    rest.first += body;
     if (tail)
         launch(adamw_kernel<1>, grid_size(tail, BLOCK), dim3(BLOCK), 0)(weights + body, master ? master + body : nullptr, m + body, v + body, grad + body,
-                                                                       tail, norm, k);
+                                                                       tail, norm, k, rest);
 }
 
 void sum_squares(double* sums, const floatM* grad, size_t n) {

@@ -5,12 +5,19 @@
 #pragma once
 #include "runtime/types.h"
 
+// How weights narrower than the master copy are rounded. Stochastically: up with the probability that makes the mean right, so that updates
+// smaller than half a step are not lost in every forward pass [Gupta et al. 2015]; element i takes philox(seed, stream, first + i).
+struct Rounding {
+    bool stochastic = false;
+    uint64_t seed = 0, stream = 0, first = 0;
+};
 struct AdamW {
     double lr, beta1, beta2, eps;
     double weight_decay;         // of this range; 0 for biases, gains and other vectors
     double grad_clip;            // 0: no clipping
     int64_t step;                // from 1
     double min_value;            // the weights are kept >= this (learned position parameters); -infinity: off
+    Rounding rounding = {};      // without effect where there is no separate master copy
 };
 
 // weights: the copy that kernels read (floatX). master: floatM, or null when floatX is floatM. norm: one floatM in device memory.

@@ -66,6 +66,7 @@ static std::vector<Field> option_table(Options& o) {
         {"", "eps", "X", "AdamW: added to the root", &o.eps, curve, 1e-30, 1, {}},
         {"", "grad-clip", "X", "largest global gradient norm; 0: off", &o.grad_clip, curve, 0, 1e9, {}},
         {"", "spike-zscore", "Z", "skip updates with a norm Z deviations above the recent mean; 0: off", &o.spike_zscore, curve, 0, 1e9, {}},
+        {"", "stochastic-rounding", "", "bf16: round weights at random, right in the mean", &o.stochastic_rounding, curve, 0, 0, {}},
         {"", "seed", "N", "of weights and of the order of the data", &o.seed, curve, 0, 0, {}},
         {"Data", "data", "DIR", "folder with train*.bin, val*.bin", &o.data, curve, 0, 0, {}},
         {"", "tokenizer", "FILE", "tokenizer.json; default: the one in the data folder", &o.tokenizer, curve, 0, 0, {}},

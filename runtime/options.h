@@ -19,6 +19,7 @@ struct Options {
     double decay_fraction = 0.2;             // wsd: the last part of the steps, spent going down
     double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1.0;   // grad_clip 0: off
     double spike_zscore = 0;                 // skip updates whose gradient norm is so many deviations above the recent mean (spike.h); 0: off
+    bool stochastic_rounding = false;        // bf16: weights are rounded from the master copy at random, right in the mean (adamw.h)
     uint64_t seed = 1;
     // data
     std::string data = "data/tinyshakespeare";   // folder with train*.bin, val*.bin, tokenizer.json

@@ -5,9 +5,15 @@
 #include <cstdint>
 #include <string_view>
 
+#if defined(__CUDACC__)
+#define RNG_FUNCTION __host__ __device__ __forceinline__
+#else
+#define RNG_FUNCTION inline
+#endif
+
 struct Philox { uint32_t x[4]; };
 
-inline Philox philox(uint64_t seed, uint64_t stream, uint64_t index) {
+RNG_FUNCTION Philox philox(uint64_t seed, uint64_t stream, uint64_t index) {
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     uint32_t c[4] = {uint32_t(index), uint32_t(index >> 32), uint32_t(stream), uint32_t(stream >> 32)};
     for (int round = 0; round < 10; round++) {

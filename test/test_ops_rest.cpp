@@ -270,3 +270,35 @@ TEST_CASE("gelu alone: what linear_forward's gelu_out holds") {
         check_close("gelu", Y.get(), run(Wide()), run(floatM()));
     }
 }
+
+TEST_CASE("stochastic rounding: one of the two neighbours, right in the mean, the same each time, whatever the cut") {
+    if (sizeof(floatX) != 2) return;                         // only bf16 weights are rounded
+    backend_init(0);
+    const size_t n = 4099;
+    AdamW still{0, 0.9, 0.95, 1e-8, 0, 0, 1, -1e30};         // lr 0: the weights are rounded, nothing else
+    still.rounding = {true, 7, 3, 0};
+    const float value = 1.001953125f + 0.0009f;              // between the bf16 numbers 1 and 1.0078125
+    std::vector<floatM> master(n, value);
+    auto round = [&](size_t begin, size_t end, uint64_t first) {
+        DX W(end - begin);
+        DM M(std::vector<floatM>(master.begin() + long(begin), master.begin() + long(end))), m(end - begin), v(end - begin), g(end - begin), norm(std::vector<floatM>{1});
+        AdamW a = still;
+        a.rounding.first = first;
+        adamw_update(W, M, m, v, g, end - begin, norm, a);
+        return W.get();
+    };
+    std::vector<floatX> all = round(0, n, 0), again = round(0, n, 0), tail = round(1001, n, 1001), other = round(0, n, n);
+    double sum = 0, differ = 0;
+    size_t wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        float x = float(all[i]);
+        wrong += x != 1.0f && x != 1.0078125f;
+        wrong += x != float(again[i]) || (i >= 1001 && x != float(tail[i - 1001]));
+        differ += x != float(other[i]);
+        sum += x;
+    }
+    CHECK(wrong == 0);
+    CHECK(differ > 0.3 * n);                                 // 2 p (1 - p) = 0.46
+    double p = (double(value) - 1) / 0.0078125, deviation = 0.0078125 * std::sqrt(p * (1 - p) / double(n));
+    CHECK(std::fabs(sum / double(n) - double(value)) < 4 * deviation);
+}
