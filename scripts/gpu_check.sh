@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# All that is to be done on a machine with an NVIDIA GPU, in one command; `make gpu-check` calls it. Writes one page,
+# docs/gpu/DEVICE-DATE.md: device, driver, toolkit, commit, each command with its result, the measurements beside the targets. A step that
+# fails is said in the page and in the exit code; the rest goes on. Pieces run at different times on one device, day and commit come
+# together in one page. Logs: build/gpu-check/. Not for speed claims by itself: it says what was measured, docs/gpu/README.md what it means.
+#   PARTS="tests sanitizers bench train"   what to do, in this order
+#   VARIANTS="qkv qv"      of whole models and training           LIMIT=600    seconds, at most, for each step
+#   DATA=folder            token shards and tokenizer for `train`; default: synthetic, vocabulary 50257, made on the spot
+#   STEPS=50  MICRO_BATCH=64 (halved while the GPU's memory is too small)     DEPS=folder: see scripts/deps.sh     JOBS=n  OUT=docs/gpu
+#   BACKEND=emu SIZE=tiny  the same steps with emulated kernels and tiny sizes, to test this script; measures nothing
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+PARTS=${PARTS:-tests sanitizers bench train} BACKEND=${BACKEND:-cuda} SIZE=${SIZE:-gpt2} LIMIT=${LIMIT:-600} OUT=${OUT:-docs/gpu} BUILD=${BUILD:-build}
+VARIANTS=${VARIANTS:-$(sed -n 's/^VARIANTS *?= *//p' Makefile)}
+JOBS=${JOBS:-$(nproc)} DEPS=${DEPS:-} DATA=${DATA:-} STEPS=${STEPS:-50} MICRO_BATCH=${MICRO_BATCH:-64}
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+usage() { printf 'error: %s\n' "$*" >&2; exit 2; }
+for part in $PARTS; do case $part in tests | sanitizers | bench | train) ;; *) usage "PARTS: $part is none of tests, sanitizers, bench, train" ;; esac; done
+case $BACKEND-$SIZE in cuda-gpt2 | cuda-tiny | emu-tiny) ;; *) usage "BACKEND=$BACKEND SIZE=$SIZE: cuda with gpt2 or tiny, emu with tiny" ;; esac
+
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv,noheader 2>/dev/null | head -n 1)
+[[ $gpu == *,*,* ]] || die "no NVIDIA GPU here (nvidia-smi lists none); without one: make test, and make cuda-check"
+DEPS=$DEPS scripts/setup.sh test || exit 1
+IFS=, read -r device driver memory power clock <<<"$gpu"
+NVCC=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+toolkit=$("$NVCC" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+commit=${COMMIT:-$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)}
+day=$(date +%Y-%m-%d)
+slug=$(tr -cs 'A-Za-z0-9\n' '-' <<<"${device#NVIDIA }" | tr '[:upper:]' '[:lower:]')
+page=$OUT/${slug%-}-$day.md
+work=$BUILD/gpu-check/${slug%-}-$day-$commit
+mkdir -p "$work" "$OUT" || die "$work: cannot be made"
+
+# ---- steps: a command with a time limit, a log, and a line in the part's table
+failed=0
+run_step() {         # name, command...; sets log, status and seconds
+    local name=$1 started
+    shift
+    log=$work/$name.log
+    started=$(date +%s%N)
+    printf '%-44s ' "$name" >&2
+    timeout -k 10 "$LIMIT" "$@" >"$log" 2>&1 </dev/null
+    code=$?
+    seconds=$((($(date +%s%N) - started) / 100000000))
+    seconds=$((seconds / 10)).$((seconds % 10))
+    status="ok"
+    ((code == 0)) || status="**FAILED**, exit code $code"
+    ((code != 124 && code != 137)) || status="**FAILED**, time limit of $LIMIT s"
+    printf '%s  (%s s)\n' "${status//\*/}" "$seconds" >&2
+    ((code == 0))
+}
+step() {             # name, what it found ("" or a function that prints it from $log), command...
+    local name=$1 finding=$2 text=""
+    shift 2
+    run_step "$name" "$@" || failed=$((failed + 1))
+    [[ -z $finding ]] || text=$("$finding")
+    row "$name" "$status${text:+; $text}" "$seconds" "$*"
+    [[ $status == ok ]] || excerpt "$name"
+    [[ $status == ok ]]
+}
+row() { printf '| %s | %s | %s | `%s` |\n' "$1" "$2" "$3" "${4//|/\\|}" >>"$rows"; }
+excerpt() { printf '\n<details><summary>%s: the end of its log</summary>\n\n```\n%s\n```\n\n</details>\n' "$1" "$(tail -n 15 "$log" | cut -c 1-300)" >>"$excerpts"; }
+skip() { printf '%-44s %s\n' "$1" "skipped: $2" >&2; row "$1" "skipped: $2" "" ""; }
+begin_part() { part=$1 rows=$work/$1.rows excerpts=$work/$1.excerpts tables=$work/$1.tables; : >"$rows"; : >"$excerpts"; : >"$tables"; }
+test_counts() { sed -n 's/^\[doctest\] test cases: *\([0-9]*\) *| *\([0-9]*\) passed *| *\([0-9]*\) failed.*/\2 test cases passed, \3 failed/p' "$log"; }
+sanitizer_counts() { sed -n 's/^=* *\(ERROR SUMMARY: .*\|RACECHECK SUMMARY: .*\)/\1/p' "$log" | tail -n 1; }
+build() {            # name, precision, targets...: with what is given to us
+    local name=$1 precision=$2
+    shift 2
+    step "$name" "" make --no-print-directory BACKEND="$BACKEND" PRECISION="$precision" ${DEPS:+DEPS="$DEPS"} -j"$JOBS" "$@"
+}
+each() { local v; for v in $VARIANTS; do printf '%s%s ' "$1" "$v"; done; }
+
+build_tests() {
+    # shellcheck disable=SC2046    # one word a variant
+    build "$1-build-fp32" fp32 "$BUILD/test-$BACKEND-fp32" $(each "$BUILD/test-$BACKEND-model-")
+    # shellcheck disable=SC2046
+    build "$1-build-bf16" bf16 "$BUILD/test-$BACKEND-bf16" $(each "$BUILD/test-$BACKEND-model-bf16-")
+}
+
+# ---- tests: every operation against long double, whole models against PyTorch's values
+part_tests() {
+    build_tests tests
+    local binary
+    for binary in "$BUILD/test-$BACKEND"-{fp32,bf16} $(each "$BUILD/test-$BACKEND-model-") $(each "$BUILD/test-$BACKEND-model-bf16-"); do
+        step "${binary##*/}" test_counts "$binary" --no-colors
+    done
+}
+
+# ---- sanitizers: NVIDIA's, over the kernels' tests. Left out: the test that asks for too much memory (an error that is meant), and for the
+# slow tools those with tens of thousands of rows, which take the same code a few hundred times more.
+part_sanitizers() {
+    local sanitizer tool precision leave_out
+    sanitizer=$(command -v compute-sanitizer || ls "${NVCC%/*}/compute-sanitizer" 2>/dev/null)
+    if [[ -z $sanitizer ]]; then
+        skip sanitizers "no compute-sanitizer on this machine (it is part of the CUDA toolkit: cuda-sanitizer)"
+        return
+    fi
+    build_tests sanitizers
+    for tool in memcheck racecheck initcheck synccheck; do
+        for precision in fp32 bf16; do
+            leave_out='too much memory*'
+            [[ $tool == memcheck ]] || leave_out+=',*more rows*,*many rows*'
+            step "$tool-$precision" sanitizer_counts "$sanitizer" --tool "$tool" --error-exitcode 86 --print-limit 20 \
+                "$BUILD/test-$BACKEND-$precision" --no-colors -tce="$leave_out"
+        done
+    done
+}
+
+# ---- bench: each kernel beside limits measured in the same run, and PyTorch where it is
+part_bench() {
+    build bench-build bf16 "$BUILD/bench-kernels-$BACKEND-bf16" "$BUILD/bench-sdpa-$BACKEND-bf16"
+    local small="" small_sdpa="" python p
+    [[ $SIZE == gpt2 ]] || small=tiny small_sdpa="64 64"
+    # shellcheck disable=SC2086    # no word, or several
+    step bench-kernels "" "$BUILD/bench-kernels-$BACKEND-bf16" $small && { printf '\n### Kernels\n\n'; cat "$log"; } >>"$tables"
+    # shellcheck disable=SC2086
+    step bench-sdpa "" "$BUILD/bench-sdpa-$BACKEND-bf16" $small_sdpa && { printf '\n### Attention at every head size\n\n'; cat "$log"; } >>"$tables"
+    for p in "${PYTHON:-}" python3 /usr/bin/python3; do
+        [[ -z $p ]] || ! "$p" -c 'import torch' 2>/dev/null || { python=$p; break; }
+    done
+    if [[ -z ${python:-} ]]; then
+        skip peer-torch "no python3 here can import torch: measured without the peer"
+    else
+        step peer-torch "" "$python" test/bench/peer_torch_gpu.py $small && { printf '\n### PyTorch at the same shapes\n\n'; grep -v Warning "$log"; } >>"$tables"
+    fi
+}
+
+# ---- train: 124M, every variant. tokens/s: the median of the steps after the first fifth.
+column() { awk -F, -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } c && $c != "" { print $c }' "$1"; }      # csv, name
+median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+number_in() { sed -n "s/.*\"$2\": *\([0-9.e+]*\).*/\1/p" "$1" | head -n 1; }                                                           # json, key
+train_variant() {    # variant
+    local v=$1 program=$BUILD/train-$1-$BACKEND-bf16 runs=$BUILD/gpu-check/runs micro=$MICRO_BATCH size csv rate mfu ratio first last
+    size="--layers 12 --width 768 --heads 12 --context 1024 --batch-tokens 65536 --val-tokens 65536 --warmup 10 --lr 6e-4"
+    [[ $SIZE == gpt2 ]] || { size="--layers 2 --width 64 --heads 2 --context 64 --batch-tokens 256 --val-tokens 64 --warmup 1 --lr 3e-3"; micro=2; }
+    while :; do
+        # shellcheck disable=SC2086
+        run_step "train-$v" "$program" --data "$data" $size --micro-batch "$micro" --steps "$STEPS" --val-every 0 --run "gpu-check-$v" --runs-dir "$runs" --overwrite && break
+        # Too large for this GPU: half the sequences at once, the same batch.
+        ((micro > 1)) && grep -qE 'out of GPU memory|needs .* and the (machine|GPU) has' "$log" || break
+        micro=$((micro / 2))
+    done
+    csv=$runs/gpu-check-$v/metrics.csv
+    rm -rf "$runs/gpu-check-$v/checkpoints"          # 1.5 GB each
+    first=$(column "$csv" loss 2>/dev/null | head -n 1) last=$(column "$csv" loss 2>/dev/null | tail -n 1)
+    if [[ $status == ok ]] && ! awk -v a="$first" -v b="$last" 'BEGIN { exit !(a + 0 > b + 0 && b + 0 > 0) }'; then
+        status="**FAILED**, the loss does not fall"
+    fi
+    row "train-$v" "$status" "$seconds" "$program --data $data $size --micro-batch $micro --steps $STEPS"
+    if [[ $status != ok ]]; then
+        failed=$((failed + 1))
+        excerpt "train-$v"
+        return
+    fi
+    rate=$(column "$csv" tokens_per_second | tail -n +$((STEPS / 5 + 2)) | median)
+    mfu=$(column "$csv" mfu | tail -n +$((STEPS / 5 + 2)) | median)
+    ratio=$(awk -v a="$(number_in "$runs/gpu-check-$v/config.json" flops_per_token_causal)" -v b="$(number_in "$runs/gpu-check-$v/config.json" flops_per_token)" 'BEGIN { if (b > 0) print a / b }')
+    awk -v v="$v" -v r="$rate" -v m="${mfu:-0}" -v q="${ratio:-0}" -v a="$first" -v b="$last" -v k="$micro" 'BEGIN {
+        if (m > 0) { full = sprintf("%.1f%%", 100 * m); half = sprintf("%.1f%%", 100 * m * q) } else full = half = "-"
+        printf "| `%s` | %.0f | %s | %s | %d | %.3f | %.3f |\n", v, r, full, half, k, a, b }' >>"$tables"
+}
+part_train() {
+    # shellcheck disable=SC2046
+    build train-build bf16 $(each "$BUILD/train-" | sed "s/ /-$BACKEND-bf16 /g") "$BUILD/synthetic-data"
+    data=$DATA
+    if [[ -z $data ]]; then
+        data=$BUILD/gpu-check/data-$SIZE
+        local numbers="50257 4000000"
+        [[ $SIZE == gpt2 ]] || numbers="300 20000"
+        # shellcheck disable=SC2086
+        step synthetic-data "" "$BUILD/synthetic-data" "$data" $numbers || return
+    fi
+    printf '\n### Training, %s\n\n| variant | tokens/s | MFU (6N + 12 L C T) | MFU (6N + 6 L C T) | micro-batch | first loss | last loss |\n|---|---:|---:|---:|---:|---:|---:|\n' \
+        "$([[ $SIZE == gpt2 ]] && echo "L12 C768 NH12 T1024, $STEPS steps of 65536 tokens" || echo "tiny sizes, $STEPS steps")" >>"$tables"
+    local v
+    for v in $VARIANTS; do train_variant "$v"; done
+}
+
+# ---- the page: what this and earlier invocations of the same device, day and commit left in $work
+measured() {         # the first column of a row of the README's targets -> what was measured, or nothing
+    local bench=$work/bench.tables train=$work/train.tables
+    cell() { [[ ! -r $1 ]] || grep -F -- "$2" "$1" | grep -F -- "$3" | head -n 1 | cut -d '|' -f "$4" | sed 's/ of copy//' | tr -d ' '; }       # file, words, words, column
+    case $1 in
+        "124M, tokens/s") cell "$train" '`qkv`' '' 3 ;;
+        "124M, MFU (12 LCT)") cell "$train" '`qkv`' '' 4 ;;
+        "124M, MFU (6 LCT)") cell "$train" '`qkv`' '' 5 ;;
+        "attention forward, head size 64") cell "$bench" '`sdpa_forward`' 'd_qk 64 d_v 64, ' 6 ;;
+        "attention backward, head size 64") cell "$bench" '`sdpa_backward`' 'd_qk 64 d_v 64, ' 6 ;;
+        "attention forward, head size 128") cell "$bench" '`sdpa_forward`' 'd_qk 128 d_v 128, ' 6 ;;
+        "attention backward, head size 128") cell "$bench" '`sdpa_backward`' 'd_qk 128 d_v 128, ' 6 ;;
+        "layernorm forward") cell "$bench" '`layernorm_forward`' 124M 7 ;;
+        "residual + layernorm forward") cell "$bench" '`residual_layernorm_forward`' 124M 7 ;;
+        "layernorm backward") cell "$bench" '`layernorm_backward`' 124M 7 ;;
+        "cross-entropy, forward and backward") cell "$bench" '`crossentropy_forward_backward`' 124M 7 ;;
+        "AdamW") cell "$bench" '`adamw_update`' 124M 7 ;;
+    esac
+}
+write_page() {
+    {
+        printf '# %s, %s\n\n' "$device" "$day"
+        [[ $BACKEND == cuda ]] || printf '**Emulated kernels on a CPU: this page tests the script and measures nothing.**\n\n'
+        printf '| | |\n|---|---|\n| device | %s,%s, power limit%s, SM clock at most%s |\n| driver | %s |\n| CUDA toolkit | %s |\n| commit | %s |\n| sizes | %s |\n| backend | %s |\n' \
+            "$device" "$memory" "${power:- ?}" "${clock:- ?}" "${driver# }" "${toolkit:-none found}" "$commit" "$SIZE" "$BACKEND"
+        printf '\nMade by `make gpu-check`; timings of steps include building.\n\n## Targets beside what was measured\n\n'
+        printf '| what | unit | floor | target | extreme | measured here |\n|---|---|---:|---:|---:|---:|\n'
+        sed -n '/<!-- targets -->/,/<!-- end of targets -->/p' docs/gpu/README.md | grep '^| ' | tail -n +2 | while IFS='|' read -r _ what unit floor target extreme _; do
+            what=${what# } what=${what% }
+            value=$(measured "$what")
+            printf '| %s |%s|%s|%s|%s| %s |\n' "$what" "$unit" "$floor" "$target" "$extreme" "${value:--}"
+        done
+        local p
+        for p in tests sanitizers bench train; do
+            [[ -r $work/$p.rows ]] || continue
+            printf '\n## %s\n\n| step | result | seconds | command |\n|---|---|---:|---|\n' "${p^}"
+            cat "$work/$p.rows" "$work/$p.excerpts" "$work/$p.tables"
+        done
+    } >"$page"
+}
+
+for part in $PARTS; do
+    begin_part "$part"
+    "part_$part"
+    write_page               # after each part, so that what was measured is there when the machine is taken away
+done
+printf '%s\n' "$page"
+((failed == 0)) || die "$failed steps failed; $page says which, $work holds their logs"
