@@ -173,8 +173,9 @@ setup-compare:
 # ------------------------------------------------------------------------------------------------ the main job
 # All variants on the same text: VARIANTS, POS, SIZE, STEPS, SEEDS, ... as `make help` lists them.
 compare: setup-compare
-	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report
-	@VARIANTS="$(VARIANTS)" scripts/compare.sh
+	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
+	@$(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report
+	@VARIANTS="$(VARIANTS)" SUFFIX="$(SUFFIX)" scripts/compare.sh
 data: setup-build
 	@$(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 	@scripts/get_data.sh

@@ -11,7 +11,8 @@ VARIANTS=${VARIANTS:-qkv mqa gqa mla qv qv_ka}   # files in attention/; each nee
 POS=${POS:-rope}                    # positions: learned sinusoidal rope alibi power none; several: POS="rope alibi"
 SEEDS=${SEEDS:-1}                   # how many seeds, 1, 2, ...: three or more for a claim
 SIZE=${SIZE:-default}               # tiny: seconds, for tests; default: minutes on a laptop; small, base: hours, for a GPU
-NAME=${NAME:-compare-$SIZE}         # the comparison's folder in runs/
+SUFFIX=${SUFFIX:-}                  # of the trainers' names: -cuda-bf16 (`make compare BACKEND=cuda` gives it)
+NAME=${NAME:-compare-$SIZE$SUFFIX}  # the comparison's folder in runs/
 # ---- empty: the size's own value (the table below)
 STEPS=${STEPS:-} LR=${LR:-} BATCH_TOKENS=${BATCH_TOKENS:-} CONTEXT=${CONTEXT:-}
 LAYERS=${LAYERS:-} HEADS=${HEADS:-} WIDTH=${WIDTH:-} WARMUP=${WARMUP:-} VAL_TOKENS=${VAL_TOKENS:-}
@@ -22,6 +23,7 @@ FINAL_FRACTION=${FINAL_FRACTION:-0} # of lr at the last step; 0 lets the curves 
 DATA=${DATA:-}                      # folder with train*.bin, val*.bin; default: what scripts/get_data.sh makes
 VOCAB=${VOCAB:-1024}                # of the tokenizer that get_data.sh trains
 THREADS=${THREADS:-0}               # 0: all
+LAUNCH=${LAUNCH:-}                  # before every trainer, such as LAUNCH="mpirun -np 8"
 EXTRA=${EXTRA:-}                    # more options for every trainer, such as EXTRA="--grad-clip 0.5"
 FRESH=${FRESH:-}                    # 1: train again what is already there
 KEEP_GOING=${KEEP_GOING:-}          # 1: after a failed run, go on with the others (the exit code still tells)
@@ -56,7 +58,7 @@ save_every=$((steps / 5 > 0 ? steps / 5 : 1))
 
 # Everything that can be wrong is found before the first hour of training.
 for variant in $VARIANTS; do
-    [[ -n $DRY_RUN || -x $BUILD/train-$variant ]] || die "$BUILD/train-$variant is missing: \`make compare\` builds it (is there an attention/ file of that name?)"
+    [[ -n $DRY_RUN || -x $BUILD/train-$variant$SUFFIX ]] || die "$BUILD/train-$variant$SUFFIX is missing: \`make compare\` builds it (is there an attention/ file of that name?)"
 done
 [[ -n $DRY_RUN || -x $BUILD/report ]] || die "$BUILD/report is missing: \`make compare\` builds it"
 if [[ -z $DATA ]]; then
@@ -97,7 +99,7 @@ for ((seed = 1; seed <= SEEDS; seed++)); do         # seeds outermost: stopped h
             run=$variant-$pos-$seed state=$folder/state/$variant-$pos-$seed
             arguments=(--pos "$pos" --seed "$seed" "${options[@]}")
             signature="${arguments[*]} | data $data_mark"
-            command=("$BUILD/train-$variant" "${arguments[@]}" --runs-dir "$folder" --run "$run" --threads "$THREADS" --save-every "$save_every")
+            command=($LAUNCH "$BUILD/train-$variant$SUFFIX" "${arguments[@]}" --runs-dir "$folder" --run "$run" --threads "$THREADS" --save-every "$save_every")
             if [[ -n $DRY_RUN ]]; then printf '%s\n' "${command[*]}"; continue; fi
 
             before="" past=""
