@@ -191,7 +191,7 @@ OP_TESTS   := $(wildcard test/test_ops_*.cpp test/test_sdpa*.cpp)
 UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp test/test_comm.cpp,$(wildcard test/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-comm build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS))
@@ -212,9 +212,17 @@ $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
 $(OBJ)/test-model-%.o: test/test_model.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
-# Communication between processes; test/test_mpi.sh runs it under mpirun.
-build/test-comm: $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(OBJ)/runtime/backend_cpu.o $(COMM_LINKED) $(OBJ)/runtime/build_info.o
+# Communication between processes; test/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path on a fake of NCCL and CUDA (test/fake_nccl.cpp),
+# where their headers are. Against the real libraries: BACKEND=cuda.
+build/test-comm$(SUFFIX): $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+NCCL_TEST := $(if $(and $(filter mpi,$(COMM)),$(NCCL_FOUND)),build/test-comm-nccl)
+NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(SANITIZE)/%.o,test/comm_main test/test_comm test/fake_nccl $(patsubst %,runtime/%,$(COMM_SOURCES_nccl)))
+build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(SANITIZE)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< (nccl))$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_nccl) -MMD -MP $(CXXFLAGS) -c $< -o $@
+build/test-comm-nccl: $(NCCL_OBJ) $(OBJ)/runtime/build_info.o
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS) $(COMM_LIBS_mpi)
 build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)

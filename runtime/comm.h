@@ -51,6 +51,10 @@ void comm_wait(CommRequest& request);    // sets it to -1
 void comm_poll();                        // lets messages progress; called between layers. MPI moves data only inside its calls
 bool comm_sums_by_tree();                // reduce_scatter's order is the tree (MPI, single)
 
+// How the host waits for the device when there are several ranks (backend_cuda.cu): a collective whose partner is hung would hold
+// cudaStreamSynchronize for ever. Returns when done(), which asks the device without blocking, is true; under the timeout.
+void comm_wait_device(const std::function<bool()>& done);
+
 // ---------------------------------------------------------------------------------------------- small things, in host memory; blocking
 void comm_sum(double* values, size_t n, const char* what);       // over the ranks, the same bits on all
 bool comm_any(bool mine, const char* what);                      // true on all ranks when true on one

@@ -169,6 +169,13 @@ void tensors_advance() {
     for (; !exchanges.empty() && exchanges.front().phase == Phase::done; first_request++) exchanges.pop_front();
 }
 
+bool tensors_oldest(std::string& collective, std::string& what) {
+    if (exchanges.empty()) return false;
+    collective = exchanges.front().collective;
+    what = exchanges.front().what;
+    return true;
+}
+
 // ---------------------------------------------------------------------------------------------- requests
 static CommRequest start(const char* collective, Phase phase, bool gather_after, void* data, size_t total, size_t piece, Number type, const char* what) {
     if (comm.size == 1 || total == 0) return -1;

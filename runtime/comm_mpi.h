@@ -27,7 +27,7 @@ inline void mpi_check_at(int status, const char* expression, const char* file, i
     char text[MPI_MAX_ERROR_STRING] = "";
     int length = 0;
     MPI_Error_string(status, text, &length);
-    fail("rank %d: %s, from %s at %s:%d", comm.rank, text, expression, file, line);
+    fail("%s, from %s at %s:%d", text, expression, file, line);
 }
 #define mpi_check(expression) mpi_check_at(expression, #expression, __FILE__, __LINE__)
 
@@ -43,4 +43,5 @@ void begin_roll_call();                      // learns the host names; all ranks
 void tensors_start();                        // at the end of comm_init
 void tensors_finish();                       // before MPI_Finalize
 void tensors_advance();                      // moves on what is under way; never blocks
+bool tensors_oldest(std::string& collective, std::string& what);         // the oldest one under way, if any
 const char* tensors_name();

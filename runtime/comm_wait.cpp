@@ -72,7 +72,15 @@ void begin_roll_call() {
     for (int r = 0; r < comm.size; r++) hosts.emplace_back(&all[size_t(r) * sizeof name]);
 }
 
+// A wait for the device is a wait for the oldest collective that the device has not finished.
+static constexpr const char* DEVICE = "the device's work";
+
 [[noreturn]] static void call_roll(const char* collective, const char* what, double waited) {
+    std::string oldest_collective, oldest_what;
+    if (collective == DEVICE && tensors_oldest(oldest_collective, oldest_what)) {
+        collective = oldest_collective.c_str();
+        what = oldest_what.c_str();
+    }
     memset(&mine, 0, sizeof mine);
     mine.rank = comm.rank;
     mine.step = comm.step;
@@ -178,3 +186,5 @@ void wait_for(MPI_Request& request, const char* collective, const char* what) {
         return complete != 0;
     }, collective, what);
 }
+
+void comm_wait_device(const std::function<bool()>& done) { wait_until(done, DEVICE, ""); }

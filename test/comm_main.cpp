@@ -11,7 +11,6 @@
 #include <iostream>
 #include <sstream>
 #include <unistd.h>
-#include <vector>
 
 #include "runtime/backend.h"
 #include "runtime/comm.h"
@@ -21,25 +20,27 @@ static int fail_on = -1;
 TEST_CASE("a failure on one rank") { CHECK(comm_rank() != fail_on); }
 
 static void work(double seconds, const std::string& fault, int culprit) {
-    std::vector<float> tensor(size_t(comm_size()) * 50000, 1.0f);
+    float* tensor = device_alloc_array<float>(size_t(comm_size()) * 50000);
     printf("rank %d pid %d\n", comm_rank(), int(getpid()));
     fflush(stdout);
     comm_barrier("the start");
     bool over = false;
     for (int step = 1; !over; step++) {
         comm_at_step(step);
-        CommRequest request = comm_reduce_scatter(tensor.data(), 50000, Number::f32, "h.3");
+        CommRequest request = comm_reduce_scatter(tensor, 50000, Number::f32, "h.3");
         if (step == 20 && comm_rank() == culprit) {
             if (fault == "hang") for (;;) usleep(100000);
             if (fault == "lost") fail("disk of rank %d is gone", culprit);
             if (fault == "apart") comm_barrier("a barrier of its own");
         }
         comm_wait(request);
+        device_synchronize();
         double waited = 0.005;
         comm_sum(&waited, 1, "loss");
         over = comm_any(step * 0.005 >= seconds, "stop");
         usleep(5000);
     }
+    device_free(tensor);
     printf("rank %d done\n", comm_rank());
 }
 
@@ -65,7 +66,7 @@ int main(int argc, char** argv) {
         comm_finalize();
         return any;
     } catch (const Error& e) {
-        fprintf(stderr, "error: %s\n", e.what());
+        fprintf(stderr, "error: rank %d: %s\n", comm_rank(), e.what());
         comm_abort(e.exit_code);
     }
 }

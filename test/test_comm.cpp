@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <unistd.h>
 #include <vector>
@@ -39,10 +40,19 @@ template <class T> static bool same_sum(T got, T expected) {
 template <class T> static void fill(std::vector<T>& v, int rank) {
     for (size_t i = 0; i < v.size(); i++) v[i] = value<T>(rank, i);
 }
+// A tensor in device memory with its copy on the host. upload and download are ordered with the collectives by the compute stream alone.
+template <class T> struct Tensor {
+    std::vector<T> host;
+    T* device;
+    explicit Tensor(size_t n) : host(n), device(device_alloc_array<T>(n)) {}
+    ~Tensor() { device_free(device); }
+    Tensor(const Tensor&) = delete;
+    void upload() { copy_to_device(device, host.data(), host.size() * sizeof(T)); }
+    void download() { copy_to_host(host.data(), device, host.size() * sizeof(T)); }
+};
 static void finish(CommRequest request) {
     comm_wait(request);
-    CHECK(request == -1);
-    device_synchronize();
+    ensure(request == -1, "comm_wait leaves %d", request);
 }
 
 TEST_CASE("tree_sum: any number of parts, blocks, in place") {
@@ -76,10 +86,13 @@ TEST_CASE("who: ranks are numbered, local ranks fit, threads are at least one") 
 
 template <class T> static void reduce_scatter_case(size_t piece) {
     const size_t size = size_t(comm_size()), rank = size_t(comm_rank()), n = piece * size;
-    std::vector<T> data(n + 2);                                  // a guard on each side
+    Tensor<T> tensor(n + 2);                                     // a guard on each side
+    std::vector<T>& data = tensor.host;
     fill(data, comm_rank());
     const T before = data[0], after = data[n + 1];
-    finish(comm_reduce_scatter(data.data() + 1, piece, number_of<T>(), "test"));
+    tensor.upload();
+    finish(comm_reduce_scatter(tensor.device + 1, piece, number_of<T>(), "test"));
+    tensor.download();
     size_t wrong = 0;
     for (size_t i = rank * piece + 1; i <= (rank + 1) * piece; i++) wrong += !same_sum(data[i], sum_of_ranks<T>(i));
     CHECK_MESSAGE(wrong == 0, "reduce-scatter, piece " << piece << ", first " << data[rank * piece + 1] << " " << sum_of_ranks<T>(rank * piece + 1));
@@ -88,9 +101,12 @@ template <class T> static void reduce_scatter_case(size_t piece) {
 }
 template <class T> static void all_gather_case(size_t piece) {
     const size_t size = size_t(comm_size()), n = piece * size;
-    std::vector<T> data(n + 1, T(0));
+    Tensor<T> tensor(n + 1);
+    std::vector<T>& data = tensor.host;
     for (size_t i = 0; i < piece; i++) data[size_t(comm_rank()) * piece + i] = value<T>(comm_rank(), i);
-    finish(comm_all_gather(data.data(), piece, number_of<T>(), "test"));
+    tensor.upload();
+    finish(comm_all_gather(tensor.device, piece, number_of<T>(), "test"));
+    tensor.download();
     size_t wrong = 0;
     for (size_t i = 0; i < n; i++) {
         const T expected = value<T>(int(i / piece), i % piece);
@@ -100,9 +116,12 @@ template <class T> static void all_gather_case(size_t piece) {
     CHECK(double(data[n]) == 0);
 }
 template <class T> static void all_reduce_case(size_t n) {
-    std::vector<T> data(n + 1);
+    Tensor<T> tensor(n + 1);
+    std::vector<T>& data = tensor.host;
     fill(data, comm_rank());
-    finish(comm_all_reduce(data.data(), n, number_of<T>(), "test"));
+    tensor.upload();
+    finish(comm_all_reduce(tensor.device, n, number_of<T>(), "test"));
+    tensor.download();
     size_t wrong = 0;
     for (size_t i = 0; i < n; i++) wrong += !same_sum(data[i], sum_of_ranks<T>(i));
     CHECK_MESSAGE(wrong == 0, "all-reduce of " << n);
@@ -134,13 +153,18 @@ template <class T> static void same_bits_case() {
     constexpr size_t PIECE = 3000;
     const int size = comm_size(), mine = LEAVES / size, first = comm_rank() * mine;
     const size_t n = PIECE * size_t(size);
-    std::vector<T> data(n), own(PIECE), scattered(n);
+    Tensor<T> reduced(n), reduce_scattered(n);
+    std::vector<T>&data = reduced.host, &scattered = reduce_scattered.host;
     size_t order_matters = 0, wrong = 0;
     for (size_t i = 0; i < n; i++) data[i] = recursive_sum<T>(first, first + mine, [&](int leaf) { return value<T>(leaf, i % PIECE); });
     scattered = data;
     auto all = [&](size_t i) { return recursive_sum<T>(0, LEAVES, [&](int leaf) { return value<T>(leaf, i % PIECE); }); };
-    finish(comm_all_reduce(data.data(), n, number_of<T>(), "leaves"));
-    finish(comm_reduce_scatter(scattered.data(), PIECE, number_of<T>(), "leaves"));
+    reduced.upload();
+    reduce_scattered.upload();
+    finish(comm_all_reduce(reduced.device, n, number_of<T>(), "leaves"));
+    finish(comm_reduce_scatter(reduce_scattered.device, PIECE, number_of<T>(), "leaves"));
+    reduced.download();
+    reduce_scattered.download();
     for (size_t i = 0; i < n; i++) {
         const T expected = all(i);
         T in_order = 0;
@@ -167,27 +191,30 @@ TEST_CASE("8 leaves give the same bits on 1, 2, 4 and 8 ranks") {
 TEST_CASE("many requests at once, waited for in another order, while ranks come late") {
     const size_t size = size_t(comm_size()), rank = size_t(comm_rank());
     constexpr size_t COUNT = 12;
-    std::vector<std::vector<float>> data(COUNT);
     CommRequest requests[COUNT];
     for (int round = 0; round < 3; round++) {
+        std::vector<std::unique_ptr<Tensor<float>>> tensors;
         for (size_t k = 0; k < COUNT; k++) {
-            data[k].resize((k * 50021 + 1) * size);
-            fill(data[k], comm_rank());
-            const size_t piece = data[k].size() / size;
+            const size_t piece = k * 50021 + 1, n = piece * size;
+            tensors.push_back(std::make_unique<Tensor<float>>(n));
+            fill(tensors[k]->host, comm_rank());
+            tensors[k]->upload();
+            float* data = tensors[k]->device;
             if ((k * 7 + rank) % 5 == 0) usleep(2000);
-            requests[k] = k % 3 == 0 ? comm_reduce_scatter(data[k].data(), piece, Number::f32, "many") :
-                          k % 3 == 1 ? comm_all_gather(data[k].data(), piece, Number::f32, "many") : comm_all_reduce(data[k].data(), data[k].size(), Number::f32, "many");
+            requests[k] = k % 3 == 0 ? comm_reduce_scatter(data, piece, Number::f32, "many") :
+                          k % 3 == 1 ? comm_all_gather(data, piece, Number::f32, "many") : comm_all_reduce(data, n, Number::f32, "many");
             if (k % 2) comm_poll();
             if (k == 6) CHECK(comm_any(rank == size - 1, "in between"));        // small operations beside them
         }
         for (size_t j = 0; j < COUNT; j++) comm_wait(requests[(j * 5 + 3 + rank) % COUNT]);       // ranks even in different orders
-        device_synchronize();
         size_t wrong = 0;
         for (size_t k = 0; k < COUNT; k++) {
-            const size_t piece = data[k].size() / size;
-            for (size_t i = 0; i < data[k].size(); i += 1 + k * 11) {
+            tensors[k]->download();
+            const std::vector<float>& data = tensors[k]->host;
+            const size_t piece = data.size() / size;
+            for (size_t i = 0; i < data.size(); i += 1 + k * 11) {
                 if (k % 3 == 0 && i / piece != rank) continue;
-                wrong += k % 3 == 1 ? data[k][i] != value<float>(int(i / piece), i) : !same_sum(data[k][i], sum_of_ranks<float>(i));
+                wrong += k % 3 == 1 ? data[i] != value<float>(int(i / piece), i) : !same_sum(data[i], sum_of_ranks<float>(i));
             }
         }
         CHECK(wrong == 0);
@@ -196,13 +223,14 @@ TEST_CASE("many requests at once, waited for in another order, while ranks come 
 
 TEST_CASE("more requests than there are message tags") {
     if (comm_size() == 1 || comm_size() > 2) return;             // 33000 rendezvous take seconds where ranks share cores
+    Tensor<float> x(1);
     size_t wrong = 0;
     for (int i = 0; i < 33000; i++) {
-        float x = float(comm_rank() + i);
-        CommRequest request = comm_all_reduce(&x, 1, Number::f32, "tags");
-        comm_wait(request);
-        device_synchronize();
-        wrong += x != float(2 * i + 1);
+        x.host[0] = float(comm_rank() + i);
+        x.upload();
+        finish(comm_all_reduce(x.device, 1, Number::f32, "tags"));
+        x.download();
+        wrong += x.host[0] != float(2 * i + 1);
     }
     CHECK(wrong == 0);
 }
