@@ -188,7 +188,7 @@ test: setup-test
 	@scripts/run_tests.sh
 
 OP_TESTS   := $(wildcard test/test_ops_*.cpp test/test_sdpa*.cpp)
-UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp test/test_comm.cpp,$(wildcard test/test_*.cpp))
+UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp test/test_comm.cpp test/test_cuda_memory.cpp,$(wildcard test/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
 .PHONY: test-binaries fp64-binaries
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
@@ -268,11 +268,16 @@ gpu-check:
 deps: setup-test
 	@scripts/deps.sh "$(DEPS)"
 
-# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too. Needs nvcc, no GPU.
+# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too, and runs the
+# backend's memory and copies on a stand-in for the CUDA runtime. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
 cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects
-	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects
+	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory
+	@build/test-cuda-memory --no-colors
+build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,test/test_cuda_memory.cpp test/fake_cudart.cpp runtime/backend_cuda.cu runtime/comm_single.cpp)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
+$(OBJ)/test/fake_cudart.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include
 cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))
 
 # ------------------------------------------------------------------------------------------------ measuring

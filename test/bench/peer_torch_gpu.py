@@ -116,6 +116,8 @@ def bench_step():
 
 if DEVICE == "cuda" and not torch.cuda.is_available():
     sys.exit("error: this PyTorch sees no GPU; install one built for CUDA, or give another with PYTHON=")
+if TINY:
+    torch.set_num_threads(1)             # threads that wait for each other spin: seconds become minutes on a busy machine
 if DEVICE == "cuda":
     torch.backends.cuda.matmul.allow_tf32 = True
 print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if DEVICE == 'cuda' else 'CPU, tiny shapes: the numbers mean nothing'}\n")

@@ -1,0 +1,6 @@
+// What test_cuda_memory.cpp sees of the stand-in for the CUDA runtime. See fake_cudart.cpp.
+#pragma once
+#include <cstddef>
+
+extern int fake_waits;                               // how often a call had to wait for queued work
+inline constexpr size_t FAKE_DEVICE_BYTES = size_t(1) << 30;
