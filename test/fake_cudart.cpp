@@ -49,6 +49,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = reinterpret_cast<cudaStream_t>(&queue), cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return wait_for(last_ticket), cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t) { return wait_for(last_ticket), cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new CUevent_st, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { return e->ticket = last_ticket, cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) { return wait_for(e->ticket), cudaSuccess; }
