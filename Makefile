@@ -113,7 +113,8 @@ $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -
 
 # None of make's own rules: they would try to link the .d files.
 MAKEFLAGS += --no-builtin-rules
-.DEFAULT_GOAL := help
+# `make` alone explains itself; `make BACKEND=cuda ATTN=qv` builds that trainer.
+.DEFAULT_GOAL := $(if $(filter command,$(origin ATTN) $(origin BACKEND)),train,help)
 .PHONY: help train train-all tokenizer report compare data test bench clean setup-build setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
