@@ -23,6 +23,9 @@ NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA_ARCH ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
 ifeq ($(BACKEND),cuda)
 CUDA_ARCH := $(CUDA_ARCH)
+ifeq ($(shell command -v $(NVCC)),)
+$(error BACKEND=cuda needs nvcc, which is not here: install the CUDA toolkit, give NVCC=path/to/nvcc, or build for the processor with BACKEND=cpu)
+endif
 endif
 
 # ------------------------------------------------------------------------------------------------ flags, each with its reason

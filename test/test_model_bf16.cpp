@@ -5,6 +5,9 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
 
 #include "runtime/safetensors.h"
 #include "test/model_common.h"
@@ -37,13 +40,27 @@ static double norm(const std::vector<double>& v) {
     return std::sqrt(sum);
 }
 
-// Each number that is stored in bf16 is off by at most 2^-9 of itself. From a weight to its gradient and back lie, per block, some 12
-// stored tensors forward and 12 backward, and the weights themselves. Their errors are independent: the gradient's error relative to its
-// size is about 2^-9 sqrt(24 L + 12); the bound is four of that, as softmax and layernorm may enlarge a relative error.
-static double gradient_bound(int L) { return 4 * 0x1p-9 * std::sqrt(24.0 * L + 12); }
+// The typical error of a plain bf16 implementation, per case and tensor (test/golden/make_bf16_errors.py).
+static std::map<std::string, double> plain_errors() {
+    std::ifstream f("test/golden/bf16_errors.txt");
+    std::map<std::string, double> errors;
+    std::string line, name, tensor;
+    while (std::getline(f, line)) {
+        double error;
+        std::istringstream words(line);
+        if (line[0] != '#' && words >> name >> tensor >> error) errors[name + " " + tensor] = error;
+    }
+    REQUIRE_MESSAGE(errors.size() > 1000, "test/golden/bf16_errors.txt is missing or cut short");
+    return errors;
+}
+
+// Twice the plain implementation's error [the rule of flash-attention's tests], and two roundings of the result. The error of a few numbers
+// is a matter of chance (of one: beyond twice its typical size one time in 20), that of many is not: hence the share that shrinks with n.
+static double bound(double plain_error, double size, size_t n) { return (2 + 2 / std::sqrt(double(n))) * plain_error + 2 * 0x1p-9 * size; }
 
 TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
     backend_init(0);
+    const std::map<std::string, double> plain = plain_errors();
     int cases = 0;
     for (const auto& entry : std::filesystem::directory_iterator("test/golden")) {
         if (entry.path().extension() != ".safetensors") continue;
@@ -67,30 +84,29 @@ TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
         };
         TestBatch b{B, c.T, ids("tokens"), ids("targets")};
         const double loss = backward(g, b), want_loss = golden(f, "losses")[0];
+        const std::string key = name.substr(0, name.rfind('.')) + " ";
         INFO(name, ": loss ", loss, ", PyTorch has ", want_loss);
-        CHECK(std::fabs(loss - want_loss) < gradient_bound(c.L) * want_loss);
-        // A tensor's gradient is a share of the whole; one that is small because its terms cancel (a key bias that the softmax ignores)
-        // carries the errors of those terms, which are no larger than the typical tensor's. Hence the second term of the bound.
-        double squares = 0, error_squares = 0;
-        size_t tensors = 0;
-        for (const Param& p : g.params) {
-            if (p.size == 0) continue;
-            squares += std::pow(norm(golden(f, "grad." + p.spec.name)), 2);
-            tensors++;
-        }
-        const double typical = std::sqrt(squares / double(tensors));
+        CHECK(std::fabs(loss - want_loss) <= bound(plain.at(key + "loss"), want_loss, 1));
+        double squares = 0, error_squares = 0, plain_squares = 0;
         for (const Param& p : g.params) {
             if (p.size == 0) continue;
             auto want = golden(f, "grad." + p.spec.name);
             auto got = get_gradient(g, p);
             std::vector<double> difference(p.size);
             for (size_t i = 0; i < p.size; i++) difference[i] = double(got[i]) - want[i];
-            error_squares += std::pow(norm(difference), 2);
-            INFO(p.spec.name, ": error ", norm(difference), ", gradient ", norm(want), ", typical ", typical, ", bound ", gradient_bound(c.L));
-            CHECK(norm(difference) <= gradient_bound(c.L) * std::max(norm(want), typical));
+            const double error = norm(difference), typical = plain.at(key + p.spec.name);
+            squares += std::pow(norm(want), 2), error_squares += error * error, plain_squares += typical * typical;
+            // Sums of dS over whole rows, whose terms cancel: of a key bias without rotation all of it. There the rounding of D = rowsum(dO * O),
+            // O as stored, common to a row, is what remains, and the plain implementation has no D. test_sdpa.cpp bounds it; fp32 checks the rest.
+            bool sum_of_rows = false;
+            for (const char* tensor : {"k.bias", "pos_p", "pos_a"}) sum_of_rows |= p.spec.name.find(tensor) != std::string::npos;
+            if (sum_of_rows) continue;
+            INFO(p.spec.name, ": error ", error, ", a plain implementation's ", typical, ", gradient ", norm(want));
+            CHECK(error <= bound(typical, norm(want), p.size));
         }
-        if (getenv("SHOW_ERRORS")) printf("%s: gradient off by %.4f of its size, bound %.4f\n", name.c_str(), std::sqrt(error_squares / squares), gradient_bound(c.L));
-        CHECK(std::sqrt(error_squares / squares) <= gradient_bound(c.L));
+        if (getenv("SHOW_ERRORS"))
+            printf("%s: gradient off by %.4f of its size, a plain implementation by %.4f\n", name.c_str(), std::sqrt(error_squares / squares), std::sqrt(plain_squares / squares));
+        CHECK(std::sqrt(error_squares) <= bound(std::sqrt(plain_squares), std::sqrt(squares), g.flat_size));
         gpt_free(g);
     }
     if (has_reference()) CHECK(cases >= 3);
@@ -143,4 +159,24 @@ TEST_CASE("bf16: the gradient predicts the loss at the tensor cores' head sizes"
         }
         gpt_free(g);
     }
+}
+
+TEST_CASE("bf16: a training step allocates no device memory, the first one neither") {
+    backend_init(0);
+    ModelConfig c = awkward_config(Position::power);
+    c.T = 300;
+    GPT g = gpt_allocate(c, 3);
+    device_scratch_reserve(sdpa_scratch_bytes({3, c.T, g.c.NH, g.c.NKV, g.attention.d_qk, g.attention.d_v, 0, 0, 0, 0}, BiasKind::power));
+    init_for_test(g, 7);
+    TestBatch b = random_batch(3, c.T, c.V, 11);
+    std::vector<void*> ballast;                              // fills what earlier tests have freed: from now on every allocation is a new peak
+    for (size_t before = peak_memory_bytes(); peak_memory_bytes() == before;) ballast.push_back(device_alloc(size_t(1) << 20));
+    const size_t peak = peak_memory_bytes();
+    for (int step = 1; step <= 2; step++) {
+        backward(g, b);
+        gpt_update(g, {1e-3, 0.9, 0.95, 1e-8, 0.1, 1, step, 0});
+        CHECK(peak_memory_bytes() == peak);
+    }
+    for (void* p : ballast) device_free(p);
+    gpt_free(g);
 }
