@@ -179,6 +179,7 @@ template <class R> void norm_backward_oracle(std::vector<R>& dx, std::vector<R>&
 struct NormShape { size_t rows; int C; };
 // C = 1 is left out: its output is the constant b and its gradient 0 / sqrt(eps).
 static const NormShape NORM_SHAPES[] = {{1, 2}, {1, 5}, {3, 48}, {37, 65}, {130, 128}, {9, 768}};
+// (rows = rows, C = C: clang before version 16 lets no lambda capture a structured binding by [&] alone.)
 
 TEST_CASE("layernorm forward, alone and with the residual") {
     backend_init(0);
@@ -191,7 +192,7 @@ TEST_CASE("layernorm forward, alone and with the residual") {
         residual_layernorm_forward(S, Y2, M2, Rs2, X, Br, W, Bi, rows, C);
         std::vector<floatX> sum(n);
         for (size_t i = 0; i < n; i++) sum[i] = floatX(floatM(x[i]) + floatM(branch[i]));
-        auto run = [&]<class R>(R, const std::vector<floatX>& input) {
+        auto run = [&, rows = rows, C = C]<class R>(R, const std::vector<floatX>& input) {
             auto bias = convert<R>(wide(b));
             return norm_oracle<R>(convert<R>(wide(input)), convert<R>(wide(w)), &bias, rows, C, size_t(C), true, LAYERNORM_EPS);
         };
@@ -219,7 +220,7 @@ TEST_CASE("layernorm backward") {
             DM M(rows), Rs(rows), dW(dw0), dB(db0);
             layernorm_forward(Y, M, Rs, X, W, Bi, rows, C);
             layernorm_backward(dXd, dW, dB, dY, X, W, M, Rs, rows, C, add, add);
-            auto run = [&]<class R>(R) {
+            auto run = [&, rows = rows, C = C]<class R>(R) {
                 auto dx = convert<R>(wide(dx0)), dw = convert<R>(dw0), db = convert<R>(db0);
                 norm_backward_oracle<R>(dx, dw, db, convert<R>(wide(dy)), convert<R>(wide(x)), convert<R>(wide(w)), rows, C, size_t(C), true, LAYERNORM_EPS, add, add);
                 return std::vector<std::vector<R>>{dx, dw, db};
@@ -243,8 +244,8 @@ TEST_CASE("rmsnorm on a slice of a wider matrix") {
             DM Rs(rows), dW(dw0);
             rmsnorm_forward(Y, Rs, X, W, rows, C, ld);
             rmsnorm_backward(dXd, dW, dY, X, W, Rs, rows, C, ld, add);
-            auto forward = [&]<class R>(R) { return norm_oracle<R>(convert<R>(wide(x)), convert<R>(wide(w)), nullptr, rows, C, ld, false, RMSNORM_EPS); };
-            auto back = [&]<class R>(R) {
+            auto forward = [&, rows = rows, C = C]<class R>(R) { return norm_oracle<R>(convert<R>(wide(x)), convert<R>(wide(w)), nullptr, rows, C, ld, false, RMSNORM_EPS); };
+            auto back = [&, rows = rows, C = C]<class R>(R) {
                 auto dx = convert<R>(wide(dx0)), dw = convert<R>(dw0), db = std::vector<R>(size_t(C));
                 norm_backward_oracle<R>(dx, dw, db, convert<R>(wide(dy)), convert<R>(wide(x)), convert<R>(wide(w)), rows, C, ld, false, RMSNORM_EPS, false, add);
                 return std::vector<std::vector<R>>{dx, dw};
