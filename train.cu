@@ -243,7 +243,7 @@ static std::string largest_buffers(const GPT& planned) {
 static void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan) {
     for (const auto& [name, bytes] : memory_groups(planned)) printf("  %12s  %s\n", human_bytes(double(bytes)).c_str(), name.c_str());
     size_t need = planned_bytes(planned), have = device_facts().memory_bytes;
-    if (need > have) {
+    if (comm_any(need > have, "--dry-run")) {
         printf("this machine has %s: too little; a smaller --micro-batch shrinks all that is per token\n", human_bytes(double(have)).c_str());
         return;
     }
