@@ -9,6 +9,7 @@
 #include <cstring>
 #include <omp.h>
 #include <sched.h>
+#include <unistd.h>
 #include <vector>
 
 #include "runtime/comm_tree_sum.h"
@@ -29,6 +30,7 @@ static bool launched() {
 
 // Cores this process may use, divided by the ranks of this machine that may use any of them too. Open MPI gives every rank cores of
 // its own, MPICH and a plain srun let all ranks use all.
+// Open MPI's default for one or two ranks is one core each, whatever the machine has: that is said.
 static int threads_for_each(MPI_Comm local, int local_size) {
     cpu_set_t own;
     CPU_ZERO(&own);
@@ -36,11 +38,16 @@ static int threads_for_each(MPI_Comm local, int local_size) {
     std::vector<cpu_set_t> all(static_cast<size_t>(local_size));
     mpi_check(MPI_Allgather(&own, sizeof own, MPI_BYTE, all.data(), sizeof own, MPI_BYTE, local));
     int sharers = 0;
+    cpu_set_t any = own;
     for (const cpu_set_t& other : all) {
         cpu_set_t both;
         CPU_AND(&both, &own, &other);
         sharers += CPU_COUNT(&both) > 0;
+        CPU_OR(&any, &any, &other);
     }
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (known && comm.rank == 0 && CPU_COUNT(&any) * 2 < cores && !std::getenv("SLURM_JOB_ID"))
+        fprintf(stderr, "note: the launcher gives the ranks of this machine %d of its %ld cores; with Open MPI, mpirun --bind-to none gives all\n", CPU_COUNT(&any), cores);
     return std::max(1, omp_get_num_procs() / (known && sharers > 0 ? sharers : local_size));
 }
 

@@ -20,14 +20,14 @@ LL128_US=${LL128_US:-"10.0 1.9 4.0"}    # protocol LL128, 92% of the bandwidth
 UPDATE_BYTES=${UPDATE_BYTES:-30}        # moved per parameter by AdamW
 MEMORY_GBS=${MEMORY_GBS:-4300}          # of an H200, reached
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
-VOCABULARY=50304 CONTEXT=1024
+VOCABULARY=50304 CONTEXT=1024 NORM_BLOCK=1024     # gradients per partial sum of the norm, 8 bytes each (layers/adamw.h)
 
 # ------------------------------------------------------------------------------------------------ GPUs
 # Plays one step: the compute stream and NCCL's, in the order of model.h. Buckets: 0 the embeddings, 1 .. L the blocks. Gradients travel as fp32, weights
 # as bf16. The embeddings' gradient is complete last and their weights are needed first: nothing hides these two.
 model() {        # name layers width speed gpus tokens accumulation zero
     awk -v name="$1" -v L="$2" -v C="$3" -v speed="$4" -v N="$5" -v tokens="$6" -v A="$7" -v zero="$8" -v V=$VOCABULARY -v T=$CONTEXT \
-        -v bus="$BUS_GBS" -v simple="$SIMPLE_US" -v ll128="$LL128_US" -v update_bytes="$UPDATE_BYTES" -v memory="$MEMORY_GBS" -v per_node="$GPUS_PER_NODE" '
+        -v bus="$BUS_GBS" -v simple="$SIMPLE_US" -v ll128="$LL128_US" -v update_bytes="$UPDATE_BYTES" -v memory="$MEMORY_GBS" -v per_node="$GPUS_PER_NODE" -v norm_block="$NORM_BLOCK" '
     function max(a, b) { return a > b ? a : b }
     function ring(bytes, us, share,    p, nodes) {               # seconds of a reduce-scatter or all-gather
         split(us, p, " ")
@@ -59,7 +59,7 @@ model() {        # name layers width speed gpus tokens accumulation zero
         }
         if (zero == 0) for (k = 0; k <= L; k++) { network = now + exchange(4 * (k ? block : embeddings)); now = network }
         update = P * update_bytes / (memory * 1e9)
-        if (zero) { now += 2 * exchange(0); now += update / N } else now += update
+        if (zero) now += 2 * exchange(8 * P / norm_block) + update / N; else now += update
         alone = A * micro + update
         sent = (zero == 0 ? 8 : zero == 1 ? 6 : 4 * A + 2) * P * (N - 1) / N
         printf "%-6s %5d %5d %9d %3d %10.0f %9.1f %9.1f %8.1f%% %12.0f\n", name, N, zero, tokens, A, sent / 1e6, alone * 1e3, now * 1e3, 100 * alone / now, N * A * tokens / now
