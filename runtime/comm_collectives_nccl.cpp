@@ -10,6 +10,7 @@
 // CUDA call because the queue of launches behind a hung collective is full, the watchdog thread does: it ends this process, and the launcher
 // then ends the others.
 // Compiled by g++ against NCCL's and CUDA's C headers; run without a GPU against test/fake_nccl.cpp.
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -27,7 +28,7 @@
 
 cudaStream_t compute_stream();                                  // backend_cuda.cu
 
-static constexpr double WATCHDOG_GRACE_SECONDS = 30;            // beyond the timeout: the roll call, which names the culprit, goes first
+static constexpr double WATCHDOG_GRACE_SECONDS = 30;            // beyond the timeout, or as long again if that is less: the roll call, which names the culprit, goes first
 
 struct Flight {                                                 // a collective that the device has not finished, as far as we have looked
     CommRequest request;
@@ -92,8 +93,8 @@ static void wait_until_queued(const char* collective, const char* what) {
 static void watch() {
     std::unique_lock<std::mutex> lock(flights_mutex);
     while (!watchdog_wakes.wait_for(lock, std::chrono::seconds(1), [] { return watchdog_ends; })) {
-        const double patience = comm.timeout_seconds + WATCHDOG_GRACE_SECONDS, now = comm_clock();
-        if (comm.timeout_seconds <= 0 || flights.empty() || now - main_thread_seen < patience) continue;
+        const double patience = comm.timeout_seconds + std::clamp(comm.timeout_seconds, 3.0, WATCHDOG_GRACE_SECONDS), now = comm_clock();
+        if (comm.timeout_seconds <= 0 || comm.ending || flights.empty() || now - main_thread_seen < patience) continue;
         const Flight& oldest = flights.front();
         if (now - oldest.queued < patience || cudaEventQuery(oldest.done) != cudaErrorNotReady) continue;
         fprintf(stderr, "error: rank %d: %s of %s of step %lld is not done after %.0f s, and the main thread is held inside a CUDA call: another rank is hung, stopped or lost; "

@@ -17,6 +17,7 @@ struct CommState {
     int rank = 0, size = 1, local_rank = 0, local_size = 1, threads = 1;
     double timeout_seconds = 600;            // 0: wait for ever
     int64_t step = -1;
+    bool volatile ending = false;            // the roll is called, or this rank aborts: no second opinion
     uint64_t progress = 0;                   // messages completed; while it grows nobody is given up
     MPI_Comm small, tensors, pieces, roll;   // the kinds of traffic cannot be mistaken for each other
 };

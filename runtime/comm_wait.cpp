@@ -37,6 +37,7 @@ void comm_abort(int exit_code) {
     fflush(stdout);
     fflush(stderr);
     if (!comm.started) _exit(exit_code);
+    comm.ending = true;
     std::thread([exit_code] {
         sleep(unsigned(ABORT_SECONDS));
         _exit(exit_code);
@@ -76,6 +77,7 @@ void begin_roll_call() {
 static constexpr const char* DEVICE = "the device's work";
 
 [[noreturn]] static void call_roll(const char* collective, const char* what, double waited) {
+    comm.ending = true;
     std::string oldest_collective, oldest_what;
     if (collective == DEVICE && tensors_oldest(oldest_collective, oldest_what)) {
         collective = oldest_collective.c_str();

@@ -4,6 +4,7 @@
 // Streams are queues that are worked off only when somebody asks (a query), one operation at a time and only as far as events allow: work runs as
 // late as it may, so that a forgotten event shows as a wrong result. FAKE_FIRST=newest works on the youngest stream first: work runs early where the
 // order is not enforced. Collectives are MPI's non-blocking ones: a stopped rank leaves them incomplete, as on GPUs.
+// FAKE_HOLD=1 holds the main thread in the first call that orders the compute stream, as a full queue of launches does: for the watchdog.
 // Every second NCCL call reports ncclInProgress for a while, as a non-blocking communicator may.
 // Shows nothing about: real asynchrony, NCCL's algorithms, memory of a device.
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include <cuda_runtime_api.h>
@@ -19,6 +21,8 @@
 
 #include "runtime/backend.h"
 #include "runtime/comm_mpi.h"
+
+cudaStream_t compute_stream();
 
 // ---------------------------------------------------------------------------------------------- streams and events
 struct CUevent_st { uint64_t recorded = 0, reached = 0; };       // the last record queued, and the last that its stream came to
@@ -80,6 +84,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    if (getenv("FAKE_HOLD") && s == compute_stream()) for (;;) usleep(100000);
     std::lock_guard lock(mutex);
     s->queue.push_back({[e, mark = e->recorded] { return e->reached >= mark; }});
     return cudaSuccess;
