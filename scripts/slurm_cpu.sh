@@ -25,5 +25,6 @@ srun --mpi="${MPI_TYPE:-pmix}" --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPU
     build/train-qv --run "$RUN" $RESUME --data "${DATA:-data/mine}" \
     --layers 6 --width 384 --heads 6 --context 256 --batch-tokens 65536 --micro-batch 16 --steps 15259 --zero 1 --save-every 500 "$@"
 code=$?
-((code != 75)) || scontrol requeue "$SLURM_JOB_ID"
+# 75: stopped and saved; 143: the same, on a rank that was slower to leave than srun to send SIGTERM.
+((code != 75 && code != 143)) || scontrol requeue "$SLURM_JOB_ID"
 exit $code

@@ -33,7 +33,8 @@ srun --mpi="$MPI_TYPE" --kill-on-bad-exit=1 --cpu-bind=cores \
     --layers 12 --width 768 --heads 12 --context 1024 --batch-tokens 524288 --micro-batch "${MICRO_BATCH:-8}" \
     --steps 19073 --lr 6e-4 --warmup 700 --zero 1 --save-every 1000 --comm-timeout 300 "$@"
 code=$?
-if ((code == 75)); then
+# 143 too: the first rank that leaves with 75 makes srun send SIGTERM to those a moment slower; all have saved by then.
+if ((code == 75 || code == 143)); then
     echo "saved before the time was up: requeued"
     scontrol requeue "$SLURM_JOB_ID"
 fi
