@@ -78,7 +78,9 @@ void bench_loss_and_update(const Limits& l, const Model& m) {
     Array<floatX> weights(m.params, 1);
     Array<floatM> grad(m.params, 2), m1(m.params), m2(m.params), norm(1), master(has_master ? m.params : 1);
     const std::string shape = format("%s: %zu parameters", m.name, m.params);
-    print_row(l, "global_norm", shape, median_seconds([&] { global_norm(norm, grad, m.params); }), double(m.params) * M, Against::copy);
+    Array<double> sums(ceil_div(m.params, NORM_BLOCK));
+    print_row(l, "sum_squares, norm_of_sums", shape, median_seconds([&] { sum_squares(sums, grad, m.params), norm_of_sums(norm, sums, sums.n); }), double(m.params) * M, Against::copy);
+    print_row(l, "add_gradient", shape, median_seconds([&] { add_gradient(m1, grad, m.params, true); }), 3 * double(m.params) * M, Against::copy);
     const AdamW a{1e-4, 0.9, 0.95, 1e-8, 0.1, 1.0, 10, -INFINITY};
     double seconds = median_seconds([&] { adamw_update(weights, has_master ? master.p : nullptr, m1, m2, grad, m.params, norm, a); });
     print_row(l, "adamw_update", shape, seconds, double(m.params) * (has_master ? 7 * M + X : 5 * M + 2 * X), Against::copy);       // 30 bytes with bf16
