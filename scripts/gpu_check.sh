@@ -71,17 +71,13 @@ build() {            # name, precision, targets...: with what is given to us
 }
 each() { local v; for v in $VARIANTS; do printf '%s%s ' "$1" "$v"; done; }
 
-build_tests() {
-    # shellcheck disable=SC2046    # one word a variant
-    build "$1-build-fp32" fp32 "$BUILD/test-$BACKEND-fp32" $(each "$BUILD/test-$BACKEND-model-")
-    # shellcheck disable=SC2046
-    build "$1-build-bf16" bf16 "$BUILD/test-$BACKEND-bf16" $(each "$BUILD/test-$BACKEND-model-bf16-")
-}
-
 # ---- tests: every operation against long double, whole models against PyTorch's values
 part_tests() {
-    build_tests tests
     local binary
+    # shellcheck disable=SC2046    # one word a variant
+    build tests-build-fp32 fp32 "$BUILD/test-$BACKEND-fp32" $(each "$BUILD/test-$BACKEND-model-")
+    # shellcheck disable=SC2046
+    build tests-build-bf16 bf16 "$BUILD/test-$BACKEND-bf16" $(each "$BUILD/test-$BACKEND-model-bf16-")
     for binary in "$BUILD/test-$BACKEND"-{fp32,bf16} $(each "$BUILD/test-$BACKEND-model-") $(each "$BUILD/test-$BACKEND-model-bf16-"); do
         step "${binary##*/}" test_counts "$binary" --no-colors
     done
@@ -96,7 +92,8 @@ part_sanitizers() {
         skip sanitizers "no compute-sanitizer on this machine (it is part of the CUDA toolkit: cuda-sanitizer)"
         return
     fi
-    build_tests sanitizers
+    build sanitizers-build-fp32 fp32 "$BUILD/test-$BACKEND-fp32"
+    build sanitizers-build-bf16 bf16 "$BUILD/test-$BACKEND-bf16"
     for tool in memcheck racecheck initcheck synccheck; do
         for precision in fp32 bf16; do
             leave_out='too much memory*'
