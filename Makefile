@@ -15,6 +15,8 @@ MARCH     ?= native
 # A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
 DEPS      ?=
 CXX       ?= g++
+# A build that watches itself, for tests. address: AddressSanitizer and UndefinedBehaviorSanitizer; thread: ThreadSanitizer, for BACKEND=emu.
+SANITIZE  ?=
 # Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC: whose MPI.
 COMM      ?= auto
 MPICC     ?= mpicc
@@ -51,16 +53,24 @@ endif
 # -fno-trapping-math    no floating-point traps are used: lets branch-free selects vectorise; values unchanged
 # (-Ofast and -ffast-math are not used: they would let the compiler change results.)
 CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -g1 $(EXTRA_CXXFLAGS)
+# -O1                   sanitized code compiles three times as fast, and its reports keep their lines
+# clang for thread      it also watches the copies that g++ expands inline; no OpenMP there: its run-time library is not instrumented
+SANITIZE_FLAGS_address := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE_FLAGS_thread  := -O1 -fsanitize=thread -fno-openmp -Wno-source-uses-openmp
+CXXFLAGS  += $(SANITIZE_FLAGS_$(SANITIZE))
+ifeq ($(SANITIZE)-$(origin CXX),thread-default)
+CXX       := $(if $(shell command -v clang++),clang++,g++)
+endif
 CPPFLAGS  := -I. $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
 LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lpcre2-8 -lxxhash $(EXTRA_LDFLAGS)
 
 # Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1. -Xcompiler -fopenmp: --threads is set there.
-# -Wno-restrict: g++ 12's warning about std::string is mistaken. #pragma unroll is nvcc's.
+# -Wno-restrict: g++ 12's warning about std::string is mistaken (clang does not know it). #pragma unroll is nvcc's.
 ifeq ($(BACKEND),emu)
 CPPFLAGS  += -DBACKEND_EMU
-CXXFLAGS  += -Wno-unknown-pragmas -Wno-restrict
+CXXFLAGS  += -Wno-unknown-pragmas -Wno-unknown-warning-option -Wno-restrict
 endif
-KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) -O2 -x c++
+KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) $(if $(SANITIZE),,-O2) -x c++
 GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_90$(comma)code=compute_90)
 comma      := ,
 # -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, in attention spills too.
@@ -90,7 +100,7 @@ COMM_LIBS_nccl  := $(COMM_LIBS_mpi) -lnccl
 LDLIBS    += $(COMM_LIBS_$(COMM))
 
 # ------------------------------------------------------------------------------------------------ files
-CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(SANITIZE)
+CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(addprefix -,$(SANITIZE))
 OBJ       := build/obj/$(CONFIG)
 # x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
 LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/backend_cpu.cpp
@@ -103,8 +113,8 @@ RUNTIME   := $(filter-out runtime/backend_% runtime/comm_% runtime/build_info.cp
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
 objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
 # The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.
-HOST      := build/obj/host-$(MARCH)$(SANITIZE)
-COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(SANITIZE)
+HOST      := build/obj/host-$(MARCH)$(addprefix -,$(SANITIZE))
+COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(addprefix -,$(SANITIZE))
 COMM_LINKED = $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
 COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(COMM_LINKED) $(OBJ)/runtime/build_info.o
 SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
@@ -192,22 +202,38 @@ test: setup-test
 	@scripts/run_tests.sh
 
 OP_TESTS   := $(wildcard test/test_ops_*.cpp test/test_sdpa*.cpp)
-UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_emu.cpp test/test_comm.cpp test/test_cuda_memory.cpp,$(wildcard test/test_*.cpp))
-OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(SANITIZE)
+UNIT_TESTS := $(filter-out $(OP_TESTS) test/test_gradients.cpp test/test_model.cpp test/test_model_bf16.cpp test/test_step.cpp test/test_emu.cpp test/test_comm.cpp test/test_cuda_memory.cpp,$(wildcard test/test_*.cpp))
+OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/step-%.safetensors,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 # The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
-build/test-emu-$(PRECISION): $(OBJ)/test/main.o $(call objects,test/test_emu.cpp $(OP_TESTS)) $(COMMON)
+# (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)
+build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(OBJ)/test/main.o $(call objects,test/test_emu.cpp $(OP_TESTS) $(LAYERS))
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+# Training steps, emulated against the CPU, which computes them first. One thread: for models this small, two would mostly wait.
+build/step-%.safetensors: build/step-reference-%
+	$(call say,write   $@)OMP_NUM_THREADS=1 $<
+build/step-reference-%: $(OBJ)/step-reference-%.o $(COMMON)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+$(OBJ)/step-reference-%.o: test/step_reference.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+$(OBJ)/test-step-%.o: test/test_step.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
 build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
@@ -221,8 +247,8 @@ $(OBJ)/test-model-%.o: test/test_model.cpp
 build/test-comm$(SUFFIX): $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 NCCL_TEST := $(if $(and $(filter mpi,$(COMM)),$(NCCL_FOUND)),build/test-comm-nccl)
-NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(SANITIZE)/%.o,test/comm_main test/test_comm test/fake_nccl $(patsubst %,runtime/%,$(COMM_SOURCES_nccl)))
-build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(SANITIZE)/%.o: %.cpp
+NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o,test/comm_main test/test_comm test/fake_nccl $(patsubst %,runtime/%,$(COMM_SOURCES_nccl)))
+build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< (nccl))$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_nccl) -MMD -MP $(CXXFLAGS) -c $< -o $@
 build/test-comm-nccl: $(NCCL_OBJ) $(OBJ)/runtime/build_info.o
@@ -257,7 +283,7 @@ build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(C
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-build/test-$(BACKEND)-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
 $(OBJ)/test-model-bf16-%.o: test/test_model_bf16.cpp
 	@mkdir -p $(@D)

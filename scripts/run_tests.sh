@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every suite that `make test` builds: one line each with its seconds, the output of those that fail, at the end the counts.
 #   scripts/run_tests.sh [word]      word: only suites with it in their name, such as gradients or qv
-# Counted are doctest's test cases and the shell suites' checks. A suite that is missing, crashes or runs nothing counts as failed.
+# Counted are doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts nothing; one that is missing, crashes or runs nothing counts as failed.
 # Not for building: `make test` does that first.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,9 +11,15 @@ VARIANTS=${VARIANTS:-$(sed -n 's/^VARIANTS *?= *//p' Makefile)}
 # Threads that wait for each other sleep instead of spinning: on a busy machine spinning makes small models many times slower.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
+# Which random order: the same in every run, so that a failure can be repeated; another by hand.
+RANDOM_SEED=${RANDOM_SEED:-1}
+
 suites=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64")
 for variant in $VARIANTS; do suites+=("$BUILD/test-gradients-$variant" "$BUILD/test-model-$variant-fp32" "$BUILD/test-model-$variant-fp64"); done
-for emulated in "$BUILD"/test-emu*; do [[ -x $emulated && ! -d $emulated ]] && suites+=("$emulated"); done
+# The CUDA kernels in emulation, in three orders of the threads between barriers (test/emu/emu.h); sanitized and whole models in one.
+for emulated in "$BUILD/test-emu-fp32" "$BUILD/test-emu-bf16"; do suites+=("$emulated" "$emulated reverse" "$emulated random:$RANDOM_SEED"); done
+suites+=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
+for variant in $VARIANTS; do suites+=("$BUILD/test-emu-model-$variant" "$BUILD/test-emu-model-bf16-$variant"); done
 suites+=(test/test_*.sh)
 
 # Prints "passed failed", read from a suite's output:
@@ -29,22 +35,27 @@ trap 'rm -f "$log"' EXIT
 passed=0 failed=0 broken=()
 for suite in "${suites[@]}"; do
     name=${suite##*/}
+    suite=${suite%% *} order=${name#"${suite##*/}"} order=${order# }
     [[ $name == *"$ONLY"* ]] || continue
     started=$(date +%s%N)
     case $suite in
         *.sh) bash "$suite" "$BUILD" >"$log" 2>&1 </dev/null ;;
-        *) "$suite" --no-colors >"$log" 2>&1 </dev/null ;;
+        *) EMU_ORDER=${order:-${EMU_ORDER:-}} "$suite" --no-colors >"$log" 2>&1 </dev/null ;;
     esac
     code=$?
     tenths=$((($(date +%s%N) - started) / 100000000))
+    if ((code == 0)) && reason=$(sed -n 's/^test_[a-z_]*: skipped: //p' "$log" | head -n 1) && [[ -n $reason ]]; then
+        printf '%-30s skipped: %s\n' "$name" "$reason"
+        continue
+    fi
     read -r good bad < <(counts <"$log") || good=0 bad=0
     ((code == 0 || bad > 0)) || bad=1                # a crash
     ((good + bad > 0)) || bad=1                      # nothing ran
     passed=$((passed + good)) failed=$((failed + bad))
-    printf '%-28s %4d passed %3d failed %5d.%d s\n' "$name" "$good" "$bad" $((tenths / 10)) $((tenths % 10))
+    printf '%-30s %4d passed %3d failed %5d.%d s\n' "$name" "$good" "$bad" $((tenths / 10)) $((tenths % 10))
     if ((bad)); then
-        broken+=("$suite")
-        printf -- '---- %s, exit code %d\n' "$suite" "$code"
+        broken+=("$name")
+        printf -- '---- %s, exit code %d\n' "$suite${order:+, EMU_ORDER=$order}" "$code"
         tail -n 200 "$log"
         printf -- '----\n'
     fi
