@@ -173,6 +173,14 @@ __global__ void shuffle_from_outside_kernel(int* out) {
 }
 __global__ void not_in_own_mask_kernel() { __syncwarp(0xffffu); }
 [[maybe_unused]] __global__ void overrun_kernel() { reinterpret_cast<volatile float*>(dyn_smem)[threadIdx.x + 1] = 1.0f; }
+[[maybe_unused]] __global__ void block_collision_kernel(float* out) { *out = float(blockIdx.x); }
+[[maybe_unused]] __global__ void static_overrun_kernel(float* out, int shift) {
+    __shared__ float fixed[32];
+    fixed[threadIdx.x] = 1;
+    __syncthreads();
+    if (threadIdx.x == 31) *out = fixed[threadIdx.x + unsigned(shift) - 16];
+}
+[[maybe_unused]] __global__ void misaligned_load_kernel(float* in) { in[8] = load16<float4>(in + 1).x; }
 __global__ void misaligned_kernel(float* in) {
     uint32_t r[4];
     if (in) cp_async16(dyn_smem, in + 1);
@@ -264,7 +272,7 @@ TEST_CASE("emu: a missing barrier gives wrong numbers in some order, the right k
         std::vector<float> out(3);
         launch(block_sum_kernel, 3, 256, 0)(out.data(), in.data(), true);
         for (float v : out) REQUIRE(v == 256);
-#if !defined(EMU_TSAN)                                       // TSan would stop the program at this race, as it should
+#if !defined(EMU_TSAN)                                       // TSan reports this race: see the planted bugs below
         launch(block_sum_kernel, 3, 256, 0)(out.data(), doubled.data(), false);
         for (float v : out) wrong += v != 512;
 #else
@@ -357,6 +365,58 @@ TEST_CASE("emu: launches that a GPU refuses") {
     CHECK_ERROR("invalid launch", [] { launch(two_barriers_kernel, 1, 32, 228 * 1024)(); });
     CHECK_ERROR("invalid launch", [] { launch(two_barriers_kernel, 1, dim3(1, 1, 128), 0)(); });
 }
+
+#if defined(EMU_TSAN) || defined(EMU_ASAN)
+// What a sanitizer finds ends the program or marks it as failed, so these bugs run in a child: this program again, asked for one case.
+#if defined(EMU_TSAN)
+TEST_CASE("planted: a barrier is missing" * doctest::skip()) {
+    std::vector<float> in(256, 1.0f), out(1);
+    launch(block_sum_kernel, 1, 256, 0)(out.data(), in.data(), false);
+}
+TEST_CASE("planted: two blocks write one number" * doctest::skip()) {
+    std::vector<float> out(1);
+    launch(block_collision_kernel, 64, 32, 0)(out.data());
+}
+#else
+TEST_CASE("planted: a write beyond dynamic shared memory" * doctest::skip()) { launch(overrun_kernel, 1, 32, 128)(); }
+float planted_numbers[64];
+TEST_CASE("planted: a read beyond a static shared array" * doctest::skip()) { launch(static_overrun_kernel, 1, 32, 0)(planted_numbers, 32); }
+TEST_CASE("planted: a 16-byte load at an odd address" * doctest::skip()) { launch(misaligned_load_kernel, 1, 1, 0)(planted_numbers + 1); }
+#endif
+TEST_CASE("planted: nothing" * doctest::skip()) {
+    std::vector<float> in(256, 1.0f), out(1);
+    launch(block_sum_kernel, 1, 256, 0)(out.data(), in.data(), true);
+    CHECK(out[0] == 256);
+}
+
+TEST_CASE("emu: the sanitizer reports planted bugs, and only these") {
+    auto report_of = [](const char* name) {
+        char program[4096];
+        ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+        REQUIRE(n > 0);
+        program[n] = 0;
+        FILE* child = popen(format("'%s' --no-skip -tc='planted: %s' 2>&1", program, name).c_str(), "r");
+        std::string text;
+        for (int c; (c = fgetc(child)) != EOF;) text += char(c);
+        return std::pair{pclose(child), text};
+    };
+    struct { const char *name, *report; } bugs[] = {
+#if defined(EMU_TSAN)
+        {"a barrier is missing", "ThreadSanitizer: data race"},
+        {"two blocks write one number", "ThreadSanitizer: data race"},
+#else
+        {"a write beyond dynamic shared memory", "AddressSanitizer: heap-buffer-overflow"},
+        {"a read beyond a static shared array", "runtime error: index 47 out of bounds"},
+        {"a 16-byte load at an odd address", "misaligned address"},
+#endif
+        {"nothing", "1 passed"}};
+    for (auto& bug : bugs) {
+        const std::pair<int, std::string> result = report_of(bug.name);      // its exit status, what it printed
+        CHECK_MESSAGE((result.first != 0) == (std::string(bug.name) != "nothing"), result.second);
+        CHECK_MESSAGE(result.second.find(bug.report) != std::string::npos, result.second);
+    }
+}
+#endif
 
 TEST_CASE("bf16 rounds to nearest even and keeps NaN") {
     for (uint32_t high = 0; high < 0x10000; high++) {

@@ -44,7 +44,8 @@ static void check_first_row(int d_qk, int d_v, bool k_is_v) {
 }
 
 TEST_CASE("sdpa: impossible head sizes are refused, and the refusal says which were asked for") {
-    for (auto [d_qk, d_v] : {std::pair{0, 64}, {64, 0}, {-8, -8}, {100000, 64}, {64, 100000}}) {
+    for (auto size : {std::pair{0, 64}, {64, 0}, {-8, -8}, {100000, 64}, {64, 100000}}) {
+        const int d_qk = size.first, d_v = size.second;      // INFO's lambda cannot capture a structured binding before clang 16
         if (std::string(backend_name()) == "cpu" && d_qk > 0 && d_v > 0) continue;       // any size fits there
         std::string refusal = sdpa_refusal(d_qk, d_v);
         INFO("d_qk ", d_qk, ", d_v ", d_v, ": ", refusal);
