@@ -1,10 +1,8 @@
 // Nominal dense bf16 tensor-core rates with fp32 accumulation: what "MFU" divides by. A figure that is printed with sparsity stands
-// here halved, and on GeForce cards the rate with fp32 accumulation is half the one with fp16 accumulation. Sources:
-//   A100, A800, A30, A10, A40, L4, L40, L40S, H100, H200, H800, GH200: NVIDIA's data sheets (H100 SXM 1,979 with sparsity; PCIe 1,513; NVL 1,671)
-//   B200 2.25 PFLOP/s, GB200 (1,200 W) 2.5: NVIDIA Blackwell Architecture Technical Brief, table 3;  B300 2.25, GB300 2.5: HGX B300's and
-//   GB300 NVL72's data sheets (36 with sparsity over 8, 360 over 72)
-//   RTX 30, A6000: NVIDIA Ampere GA102 whitepaper, tables 2 to 4;  RTX 40, RTX 6000 Ada: Ada whitepaper, appendix A;
-//   RTX 50: RTX Blackwell whitepaper, appendix A (RTX 5090: 209.5, a quarter of the 838 with fp16 accumulation and sparsity)
+// here halved, and on GeForce cards the rate with fp32 accumulation is half the one with fp16 accumulation. Where NVIDIA prints them: the
+// cards' data sheets, the Blackwell Architecture Technical Brief (table 3), the GA102, Ada and RTX Blackwell whitepapers. These documents
+// could not be opened when the table was written. Confirmed by at least two other published tables: H100 and H200 SXM, B200, GB200, A100, A10,
+// A40, L4, L40S, RTX 4090, RTX 5090. Not confirmed: all others (for the B300 one published figure disagrees).
 // Clocks under load are lower than the nominal ones, so that no program reaches these rates: make gpu-check measures what can be reached.
 // Not for cards that are not listed: their MFU is left out rather than guessed.
 #pragma once
