@@ -379,9 +379,9 @@ TEST_CASE("planted: two blocks write one number" * doctest::skip()) {
 }
 #else
 TEST_CASE("planted: a write beyond dynamic shared memory" * doctest::skip()) { launch(overrun_kernel, 1, 32, 128)(); }
-float planted_numbers[64];
+alignas(16) float planted_numbers[64];
 TEST_CASE("planted: a read beyond a static shared array" * doctest::skip()) { launch(static_overrun_kernel, 1, 32, 0)(planted_numbers, 32); }
-TEST_CASE("planted: a 16-byte load at an odd address" * doctest::skip()) { launch(misaligned_load_kernel, 1, 1, 0)(planted_numbers + 1); }
+TEST_CASE("planted: a 16-byte load at an odd address" * doctest::skip()) { launch(misaligned_load_kernel, 1, 1, 0)(planted_numbers); }
 #endif
 TEST_CASE("planted: nothing" * doctest::skip()) {
     std::vector<float> in(256, 1.0f), out(1);
