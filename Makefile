@@ -134,6 +134,13 @@ JOBS      := $(shell nproc 2>/dev/null || echo 2)
 # One short line for each file; `make V=1` shows the whole commands.
 say        = $(if $(V),,@echo "  $(1)";)
 
+link       = $(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+# What includes model.h is compiled once for each variant: the stem of the object's name.
+define compile_variant
+@mkdir -p $(@D)
+$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -x c++ -c $< -o $@
+endef
+
 help:
 	@sed 's/^\t//' scripts/help.txt
 
@@ -166,16 +173,15 @@ $(OBJ)/%.cu.o: %.cu
 	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@
 
 $(OBJ)/train-%.o: train.cu
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -x c++ -c $< -o $@
+	$(compile_variant)
 build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/tokenizer: $(OBJ)/tokenizer/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/inspect: $(OBJ)/scripts/inspect.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/report: $(OBJ)/scripts/report.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 
 setup-build:
 	@scripts/setup.sh build
@@ -208,44 +214,40 @@ OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/step-%.safetensors,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS)) build/train-$(firstword $(VARIANTS))-emu-bf16
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 # The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
 # (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)
 build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(OBJ)/test/main.o $(call objects,test/test_emu.cpp $(OP_TESTS) $(LAYERS))
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 # Training steps, emulated against the CPU, which computes them first. One thread: for models this small, two would mostly wait.
 build/step-%.safetensors: build/step-reference-%
 	$(call say,write   $@)OMP_NUM_THREADS=1 $<
 build/step-reference-%: $(OBJ)/step-reference-%.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 $(OBJ)/step-reference-%.o: test/step_reference.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(compile_variant)
 $(OBJ)/test-step-%.o: test/test_step.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(compile_variant)
 build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 $(OBJ)/test-gradients-%.o: test/test_gradients.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(compile_variant)
 $(OBJ)/test-model-%.o: test/test_model.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(compile_variant)
 # Communication between processes; test/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path on a fake of NCCL and CUDA (test/fake_nccl.cpp),
 # where their headers are. Against the real libraries: BACKEND=cuda.
 build/test-comm$(SUFFIX): $(COMM_OBJ)/test/comm_main.o $(COMM_OBJ)/test/test_comm.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 NCCL_TEST := $(if $(and $(filter mpi,$(COMM)),$(NCCL_FOUND)),build/test-comm-nccl)
 NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o,test/comm_main test/test_comm test/fake_nccl $(patsubst %,runtime/%,$(COMM_SOURCES_nccl)))
 build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o: %.cpp
@@ -254,9 +256,9 @@ build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o: %
 build/test-comm-nccl: $(NCCL_OBJ) $(OBJ)/runtime/build_info.o
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS) $(COMM_LIBS_mpi)
 build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 
 # 220 random kills and every passage of every point of the checkpoint protocol; libFuzzer on the parsers, 10 minutes each (needs clang);
 # the time of a checkpoint beside dd's.
@@ -280,18 +282,17 @@ test-cuda-binaries: setup-test
 	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(VARIANTS))
 	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(VARIANTS))
 build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 $(OBJ)/test-model-bf16-%.o: test/test_model_bf16.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -c $< -o $@
+	$(compile_variant)
 build/bench-%-$(BACKEND)-$(PRECISION): $(OBJ)/test/bench/bench_%.cu.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 build/synthetic-data: $(OBJ)/test/bench/synthetic_data.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 gpu-check:
 	@BACKEND=$(if $(filter emu,$(BACKEND)),emu,cuda) VARIANTS="$(VARIANTS)" JOBS=$(JOBS) DEPS="$(DEPS)" scripts/gpu_check.sh
 # On a machine with a package manager: what a build elsewhere needs, into the folder DEPS.
@@ -315,16 +316,16 @@ bench: setup-test
 	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/bench-step build/bench-tokenizer build/tokenizer
 	@scripts/bench.sh
 build/bench-step: $(OBJ)/bench-step.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$(ATTN) -c $< -o $@
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 
 # Bandwidth between processes: mpirun -np 2 build/bench-comm 44
 build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(COMM_LINKED) $(OBJ)/runtime/build_info.o
-	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
+	$(link)
 
 clean:
 	rm -rf build
