@@ -4,7 +4,7 @@
 #   scripts/scaling.sh cpu          this machine: predicts a step with 2 and 4 processes from one process and from bench-comm, and measures it
 #                                   (make train build/bench-comm first; DATA=folder; ARGS="--layers 6 ..." another model)
 # Environment: GPUS="8 64"  MODELS="124M 1.5B"  TOKENS=65536 per GPU and micro-batch (124M; a quarter of it for 1.5B)  ACCUMULATION=1  ZERO="0 1 2"
-# or BATCH_TOKENS=N: tokens of all GPUs together, instead of TOKENS.
+# or BATCH_TOKENS=N: tokens of all GPUs together, instead of TOKENS.  cpu: ROWS=4 sequences of LENGTH=128 tokens per process and step
 # Not a measurement (no GPU has run this program): every assumption is one of the variables below.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -90,7 +90,7 @@ gpus() {
 #   zero 0 and 1: step = that + bytes * (N-1)/N * (1 / reduce-scatter's rate + 1 / all-gather's rate), 4 bytes per parameter each
 cpu() {
     source test/mpi_common.sh
-    local steps=12 rows=4 context=128 cores parameters tensor_mb n alone predicted measured rs ag folder reason
+    local steps=12 rows=${ROWS:-4} context=${LENGTH:-128} cores parameters tensor_mb n alone predicted measured rs ag folder reason
     local model=${ARGS:---layers 6 --width 384 --heads 6}
     cores=$(nproc)
     [[ -x build/train-qkv && -x build/bench-comm ]] || { echo "scaling.sh: make train build/bench-comm first" >&2; exit 1; }
