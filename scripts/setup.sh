@@ -103,11 +103,14 @@ if ((${#missing_required[@]} + ${#wanted[@]})) && can_install; then
         # One package that the archive lacks must not keep the others away.
         ((${#missing_required[@]})) && install_packages "${missing_required[@]}"
         for package in ${wanted[@]+"${wanted[@]}"}; do
-            install_packages "$package" || { mkdir -p "${TRIED%/*}" && printf '%s\n' "$package" >>"$TRIED"; }
+            install_packages "$package"
         done
     fi
     hash -r
     look
+    for package in ${missing_wanted[@]+"${missing_wanted[@]}"}; do      # not there after all: not again every time
+        [[ " ${wanted[*]-} " != *" $package "* ]] || { mkdir -p "${TRIED%/*}" && printf '%s\n' "$package" >>"$TRIED"; }
+    done
 fi
 
 if ((${#missing_required[@]})); then

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels with nvcc, warnings as errors, and reads ptxas's report. Needs no GPU; without nvcc it is skipped.
 #   test/test_cuda_compile.sh [build folder]        NVCC=path
-# So that it fits `make test`: attention in bf16, where registers decide, for all three GPUs, every kernel checked for spills; the rest
-# in bf16 for sm_90 and everything in fp32 for sm_80. `make cuda-check` compiles all files for all GPUs in both precisions.
+# So that it fits `make test`: everything in bf16 for all three GPUs, every attention kernel checked for spills, and in fp32 for sm_80.
+# `make cuda-check` compiles all files for all GPUs in both precisions.
 # Checks: one for each compilation, one for each attention kernel on each GPU.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ mkdir -p "$OUT" && rm -f "$OUT"/*.log "$OUT"/*.code
 jobs=()
 for arch in 80 90 120; do jobs+=("attention/sdpa.cu bf16 $arch"); done
 jobs+=("attention/sdpa.cu fp32 80")
-for file in layers/*.cu runtime/backend_cuda.cu; do jobs+=("$file bf16 90" "$file fp32 80"); done
+for file in layers/*.cu runtime/backend_cuda.cu; do jobs+=("$file bf16 80" "$file bf16 90" "$file bf16 120" "$file fp32 80"); done
 
 # The Makefile's flags, for one GPU; with -Xptxas -v the report of each kernel's registers and spills.
 compile() {

@@ -12,7 +12,7 @@
 #include "runtime/rng.h"
 
 // The pairs "(64,64)" in a text.
-static std::vector<std::pair<int, int>> pairs_in(const std::string& text) {
+[[maybe_unused]] static std::vector<std::pair<int, int>> pairs_in(const std::string& text) {
     std::vector<std::pair<int, int>> pairs;
     for (size_t i = text.find('('); i != std::string::npos; i = text.find('(', i + 1)) {
         int a = 0, b = 0;
