@@ -325,6 +325,11 @@ $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(link)
 
+# Two processes against two threads.
+.PHONY: bench-ranks
+bench-ranks: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer
+	@test/bench/bench_ranks.sh build
 # Bandwidth between processes: mpirun -np 2 build/bench-comm 44
 build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(COMM_LINKED) $(OBJ)/runtime/build_info.o
 	$(link)

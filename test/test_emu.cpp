@@ -133,18 +133,18 @@ __global__ void producer_consumer_kernel(float* out, int rounds) {
 
 __global__ void order_kernel(int* out, int* next) { out[atomicAdd(next, 1)] = int(threadIdx.x); }
 
-// Stores a 64 x 64 bf16 tile by rows and reads it by ldmatrix, with or without the XOR swizzle.
-__global__ void tile_kernel(float* out, bool swizzled) {
+// Stores a 64 x 64 bf16 tile by rows and reads it by ldmatrix, chunks XORed with row >> shift: 0 is right, 6 is no swizzle.
+__global__ void tile_kernel(float* out, int store_shift, int load_shift) {
     char* tile = reinterpret_cast<char*>(dyn_smem);          // rows of 128 bytes: eight 16-byte chunks
-    auto chunk = [&](int row, int c) { return tile + row * 128 + (swizzled ? c ^ row % 8 : c) * 16; };
+    auto chunk = [&](int row, int c, int shift) { return tile + row * 128 + (c ^ (row >> shift) % 8) * 16; };
     int lane = int(threadIdx.x);
     for (int c = 0; c < 8; c++)
-        for (int row = lane; row < 64; row += WARP) store16(chunk(row, c), make_uint4(0, 0, 0, 0));
+        for (int row = lane; row < 64; row += WARP) store16(chunk(row, c, store_shift), make_uint4(unsigned(row * c), 0, 0, 0));
     __syncwarp();
     uint32_t r[4], sum = 0;
     for (int k = 0; k < 4; k++) {
-        ldmatrix_x4(r, chunk(lane % 16, 2 * k + lane / 16));
-        sum += r[0] | r[1] | r[2] | r[3];
+        ldmatrix_x4(r, chunk(lane % 16, 2 * k + lane / 16, load_shift));
+        sum += (r[0] + 3 * r[1] + 5 * r[2] + 7 * r[3]) * unsigned(k + 1);
     }
     out[lane] = float(sum);
 }
@@ -294,19 +294,23 @@ TEST_CASE("emu: cp.async arrives at its wait, not before") {
     });
 }
 
-TEST_CASE("emu: bank conflicts of ldmatrix and of 16-byte stores are counted") {
+TEST_CASE("emu: bank conflicts of ldmatrix and of 16-byte stores are counted; a wrong swizzle shows, in them or in the numbers") {
     in_every_order([] {
-        std::vector<float> out(32);
-        emu::stats() = {};
-        launch(tile_kernel, 1, 32, 64 * 128)(out.data(), true);
-        CHECK(emu::stats().ldmatrix_phases == 16);
-        CHECK(emu::stats().ldmatrix_conflicts == 0);
-        CHECK(emu::stats().access_phases == 64);
-        CHECK(emu::stats().access_conflicts == 0);
-        emu::stats() = {};
-        launch(tile_kernel, 1, 32, 64 * 128)(out.data(), false);
+        auto run = [](int store_shift, int load_shift) {
+            std::vector<float> out(32);
+            emu::stats() = {};
+            launch(tile_kernel, 1, 32, 64 * 128)(out.data(), store_shift, load_shift);
+            return out;
+        };
+        const std::vector<float> right = run(0, 0);
+        CHECK((emu::stats().ldmatrix_phases == 16 && emu::stats().ldmatrix_conflicts == 0));
+        CHECK((emu::stats().access_phases == 64 && emu::stats().access_conflicts == 0));
+        CHECK(run(6, 6) == right);
         CHECK(emu::stats().ldmatrix_conflicts == 16 * 7);    // eight rows in one bank group: eight cycles instead of one
         CHECK(emu::stats().access_conflicts == 64 * 7);
+        CHECK(run(1, 1) == right);                           // consistent, but of too few rows
+        CHECK(emu::stats().ldmatrix_conflicts == 16);
+        CHECK(run(0, 1) != right);                           // the reader's differs from the writer's
     });
 }
 
