@@ -86,13 +86,13 @@ static std::vector<Field> option_table(Options& o) {
         {"", "stop-at", "N", "stop and save after this step; 0: off", &o.stop_at, action, 0, BIG, {}},
         {"", "threads", "N", "0: all", &o.threads, harmless, 0, 4096, {}},
         {"", "recompute", "N", "less memory: GELU outputs (1), layernorms too (2) again in the backward", &o.recompute, harmless, 0, 2, {}},
-        {"Ranks", "zero", "N", "mpirun: each rank keeps its part of nothing (0), optimizer state (1), gradients too (2)", &o.zero, harmless, 0, 2, {}},
-        {"", "deterministic-ranks", "P", "the same bits on 1, 2, 4 .. P ranks (CPU); 0: off", &o.deterministic_ranks, curve, 0, 1024, {}},
-        {"", "comm-timeout", "S", "end all ranks when one is not heard of for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
-        {"", "rank-logs", "", "rank N > 0 writes RUN/rank-N.log", &o.rank_logs, harmless, 0, 0, {}},
         {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},
         {"", "dry-run", "", "sizes, memory and FLOPs, no training", &o.dry_run, action, 0, 0, {}},
         {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},
+        {"Ranks", "zero", "N", "divided among the ranks: 0 nothing, 1 optimizer state, 2 gradients too", &o.zero, harmless, 0, 2, {}},
+        {"", "deterministic-ranks", "P", "the same bits on 1, 2, 4 .. P ranks (CPU); 0: off", &o.deterministic_ranks, curve, 0, 1024, {}},
+        {"", "comm-timeout", "S", "end all ranks when one is not heard of for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
+        {"", "rank-logs", "", "rank N > 0 writes RUN/rank-N.log", &o.rank_logs, harmless, 0, 0, {}},
     };
 }
 

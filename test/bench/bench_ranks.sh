@@ -24,9 +24,9 @@ for ((turn = 1; turn <= TURNS; turn++)); do
     done
 done
 one=$(median <"$T/one.txt")
-printf '1 process x 2 threads   %s tokens/s   (%s)\n' "${one%.*}" "$(awk '{ printf "%s%d", NR > 1 ? " " : "", $1 }' "$T/one.txt")"
+printf '1 process x 2 threads   %s tokens/s   (%s)\n' "${one%.*}" "$(awk '{ printf "%s%d", (NR > 1 ? " " : ""), $1 }' "$T/one.txt")"
 for zero in 0 1 2; do
     two=$(median <"$T/two-$zero.txt")
-    printf '2 x 1, zero %d           %s tokens/s   (%s)   ratio %.3f\n' $zero "${two%.*}" "$(awk '{ printf "%s%d", NR > 1 ? " " : "", $1 }' "$T/two-$zero.txt")" \
+    printf '2 x 1, zero %d           %s tokens/s   (%s)   ratio %.3f\n' $zero "${two%.*}" "$(awk '{ printf "%s%d", (NR > 1 ? " " : ""), $1 }' "$T/two-$zero.txt")" \
         "$(awk -v a="$two" -v b="$one" 'BEGIN { print a / b }')"
 done
