@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "runtime/safetensors.h"
+#include "test/check_tensor.h"
 #include "test/model_common.h"
 
 static const bool DOUBLE = sizeof(floatM) == 8;
@@ -44,20 +45,6 @@ template <class T> static std::vector<T> golden_tensor(const SafetensorsFile& f,
     std::vector<T> values((t->end - t->begin) / sizeof(T));
     safetensors_read(f, *t, values.data());
     return values;
-}
-
-// Differences are measured against the largest element of the tensor: |got - want| <= tolerance * max |want|.
-template <class A, class B> static void check_tensor(const std::string& what, const std::vector<A>& got, const std::vector<B>& want, double tolerance) {
-    REQUIRE(got.size() == want.size());
-    double largest = 1e-3, error = 0;                        // gradients below 1e-3 are compared as if they were 1e-3
-    size_t worst = 0;
-    for (size_t i = 0; i < got.size(); i++) {
-        largest = std::max(largest, std::fabs(double(want[i])));
-        double e = std::fabs(double(got[i]) - double(want[i]));
-        if (!(e <= error)) error = e, worst = i;
-    }
-    INFO(what, "[", worst, "]: ", double(got[worst]), ", PyTorch has ", double(want[worst]), "; largest ", largest);
-    CHECK(error <= tolerance * largest);
 }
 
 TEST_CASE("PyTorch's logits, loss, every gradient and ten AdamW steps") {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "runtime/safetensors.h"
+#include "test/check_tensor.h"
 #include "test/step_common.h"
 
 namespace {
@@ -16,20 +17,6 @@ template <class T> std::vector<T> reference(const SafetensorsFile& f, const std:
 }
 // "h.1.attn.q.weight" -> "h.attn.q.weight": the layers of a model are taken together.
 [[maybe_unused]] std::string without_layer(const std::string& name) { return name[0] == 'h' ? "h" + name.substr(name.find('.', 2)) : name; }
-
-// Largest difference, relative to the tensor's largest element.
-template <class A, class B> void check_tight(const std::string& what, const std::vector<A>& got, const std::vector<B>& want, double tolerance) {
-    REQUIRE(got.size() == want.size());
-    double largest = 1e-3, error = 0;                        // gradients below 1e-3 are compared as if they were 1e-3
-    size_t worst = 0;
-    for (size_t i = 0; i < got.size(); i++) {
-        largest = std::max(largest, std::fabs(double(want[i])));
-        double e = std::fabs(double(got[i]) - double(want[i]));
-        if (!(e <= error)) error = e, worst = i;
-    }
-    INFO(what, "[", worst, "]: ", double(got[worst]), ", the CPU has ", double(want[worst]), "; largest ", largest, ", error ", error);
-    CHECK(error <= tolerance * largest);
-}
 
 // AdamW's first step is lr g / (|g| + eps): a gradient that is wrong by d moves it by at most lr d / |g|, and by 2 lr where the sign turns (a
 // gradient that is 0 but for rounding, as a key bias's without rotation). Beside that, a few roundings of the weight.
@@ -72,9 +59,9 @@ TEST_CASE("training steps in fp32: the CPU's gradients, weights and losses") {
     for (const NamedConfig& n : step_configs()) {
         StepResult r = run_steps(n.c);
         const std::string attn = ATTENTION_NAME, prefix = n.name + "/truth/";
-        check_tight(attn + ", " + n.name + ": losses", r.losses, reference<double>(f, prefix + "losses"), 1e-6);
+        check_tensor(attn + ", " + n.name + ": losses", r.losses, reference<double>(f, prefix + "losses"), 1e-6, "the CPU");
         for (auto& [name, values] : r.gradients)
-            check_tight(attn + ", " + n.name + ": gradient of " + name, values, reference<float>(f, prefix + "gradient/" + name), GRADIENT_TOLERANCE);
+            check_tensor(attn + ", " + n.name + ": gradient of " + name, values, reference<float>(f, prefix + "gradient/" + name), GRADIENT_TOLERANCE, "the CPU");
         for (auto& [name, values] : r.first)
             check_update(attn + ", " + n.name + ": after a step " + name, values, reference<float>(f, prefix + "first/" + name),
                          reference<float>(f, prefix + "gradient/" + name));
