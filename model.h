@@ -193,7 +193,7 @@ inline void gpt_gradient_norm(GPT& g) {
     }
     const size_t blocks = g.flat_size / NORM_BLOCK;
     if (sharded(g)) device_zero(g.norm_sums, blocks * sizeof(double));
-    for (const Owned& o : own_ranges(g)) sum_squares(g.norm_sums + o.begin / NORM_BLOCK, (g.grads_own ? g.grads_own + o.state : g.grads + o.begin), o.end - o.begin);
+    for (const Owned& o : own_ranges(g)) sum_squares(g.norm_sums + o.begin / NORM_BLOCK, own_gradient(g, o), o.end - o.begin);
     if (sharded(g)) {                                        // the other ranks' blocks are 0 here
         CommRequest r = comm_all_reduce(g.norm_sums, blocks, Number::f64, "the gradient's norm");
         comm_wait(r);
@@ -213,7 +213,7 @@ inline void gpt_adamw(GPT& g, const AdamW& hyper) {
             a.rounding.first = o.begin - p.offset;
             if (o.owner == g.run.rank)
                 adamw_update(g.weights + o.begin, g.master ? g.master + o.state : nullptr, g.moment1 + o.state, g.moment2 + o.state,
-                             g.grads_own ? g.grads_own + o.state : g.grads + o.begin, o.end - o.begin, g.grad_norm, a);
+                             own_gradient(g, o), o.end - o.begin, g.grad_norm, a);
         }
     }
     if (!sharded(g)) return;

@@ -177,6 +177,8 @@ inline size_t gradients_size(const GPT& g) {
     size_t last = g.buckets.size() - 1;
     return gradient_base(g, last) + g.buckets[last].size;
 }
+// The summed gradient of a range that this rank updates.
+inline floatM* own_gradient(const GPT& g, const Owned& o) { return g.grads_own ? g.grads_own + o.state : g.grads + o.begin; }
 inline floatM* gradient_of(const GPT& g, const Param& p) { return g.grads + gradient_base(g, p.bucket) + (p.offset - g.buckets[p.bucket].offset); }
 
 // ---------------------------------------------------------------------------------------------- planning and memory

@@ -1,5 +1,6 @@
 // Shared by the tests that build whole models: small awkward sizes, fixed random batches, access by tensor name.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,18 @@ inline ModelConfig awkward_config(Position pos) {
     c.mla_dc = 10;
     c.mla_dr = 4;
     c.mla_dcq = 14;
+    return c;
+}
+
+// The model of a file in test/golden, by its metadata.
+inline ModelConfig golden_config(const std::map<std::string, std::string>& m) {
+    ModelConfig c;
+    struct { const char* key; int* to; } numbers[] = {{"T", &c.T}, {"V", &c.V}, {"L", &c.L}, {"C", &c.C}, {"NH", &c.NH}, {"NKV", &c.NKV}, {"HS", &c.HS},
+        {"F", &c.F}, {"qvka_dctx", &c.qvka_dctx}, {"mla_dc", &c.mla_dc}, {"mla_dr", &c.mla_dr}, {"mla_dcq", &c.mla_dcq}};
+    for (auto [key, to] : numbers) *to = std::stoi(m.at(key));
+    c.pos = position_from_name(m.at("pos"));
+    c.qv_rope = m.at("qv_rope") == "vo" ? QvRope::vo : QvRope::key;
+    c.qvka_tied = m.at("qvka_tied") == "1";
     return c;
 }
 

@@ -17,27 +17,6 @@ static const bool EMULATED = false;
 
 // ---------------------------------------------------------------------------------------------- golden values
 
-static ModelConfig golden_config(const std::map<std::string, std::string>& m) {
-    ModelConfig c;
-    auto number = [&](const char* key) { return std::stoi(m.at(key)); };
-    c.T = number("T");
-    c.V = number("V");
-    c.L = number("L");
-    c.C = number("C");
-    c.NH = number("NH");
-    c.NKV = number("NKV");
-    c.HS = number("HS");
-    c.F = number("F");
-    c.pos = position_from_name(m.at("pos"));
-    c.qv_rope = m.at("qv_rope") == "vo" ? QvRope::vo : QvRope::key;
-    c.qvka_dctx = number("qvka_dctx");
-    c.qvka_tied = m.at("qvka_tied") == "1";
-    c.mla_dc = number("mla_dc");
-    c.mla_dr = number("mla_dr");
-    c.mla_dcq = number("mla_dcq");
-    return c;
-}
-
 template <class T> static std::vector<T> golden_tensor(const SafetensorsFile& f, const std::string& name, const char* dtype) {
     const TensorInfo* t = f.find(name);
     REQUIRE_MESSAGE(t, f.path, ": no tensor ", name);

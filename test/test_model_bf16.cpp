@@ -26,17 +26,6 @@ static std::vector<double> golden(const SafetensorsFile& f, const std::string& n
     return std::vector<double>(values.begin(), values.end());
 }
 
-static ModelConfig golden_config(const std::map<std::string, std::string>& m) {
-    ModelConfig c;
-    struct { const char* key; int* to; } numbers[] = {{"T", &c.T}, {"V", &c.V}, {"L", &c.L}, {"C", &c.C}, {"NH", &c.NH}, {"NKV", &c.NKV}, {"HS", &c.HS},
-        {"F", &c.F}, {"qvka_dctx", &c.qvka_dctx}, {"mla_dc", &c.mla_dc}, {"mla_dr", &c.mla_dr}, {"mla_dcq", &c.mla_dcq}};
-    for (auto [key, to] : numbers) *to = std::stoi(m.at(key));
-    c.pos = position_from_name(m.at("pos"));
-    c.qv_rope = m.at("qv_rope") == "vo" ? QvRope::vo : QvRope::key;
-    c.qvka_tied = m.at("qvka_tied") == "1";
-    return c;
-}
-
 static double norm(const std::vector<double>& v) {
     double sum = 0;
     for (double x : v) sum += x * x;
