@@ -1,7 +1,7 @@
 // qv.cu: trains one GPT from token shards, top to bottom: options -> data -> model -> loop.
 // The attention variant is chosen at compile time (make train ATTN=qv); everything else at run time (--help).
 // There is no CUDA syntax here: the same text is compiled for the CPU (g++ -x c++) and for GPUs; kernels live in layers/ and attention/.
-// Started by mpirun or srun, every process ("rank") runs this text: same options, same data, another part of each batch (runtime/comm.h).
+// Started by mpirun or srun, every process ("rank") runs this text: same options, same data, another part of each batch (runtime/comm/comm.h).
 // Rank 0 alone prints, logs and writes files. What may fail on one rank only is done `together`, so that all end with one message.
 #include <unistd.h>
 
@@ -14,17 +14,17 @@
 #include <optional>
 
 #include "dataloader/dataloader.h"
-#include "model.h"
-#include "runtime/build_info.h"
-#include "runtime/checkpoint.h"
-#include "runtime/comm.h"
-#include "runtime/files.h"
-#include "runtime/inject.h"
-#include "runtime/options.h"
-#include "runtime/rundir.h"
-#include "runtime/schedule.h"
-#include "runtime/signals.h"
-#include "runtime/spike.h"
+#include "model/gpt.h"
+#include "runtime/run/build_info.h"
+#include "runtime/run/checkpoint.h"
+#include "runtime/comm/comm.h"
+#include "runtime/run/files.h"
+#include "runtime/run/inject.h"
+#include "runtime/run/options.h"
+#include "runtime/run/rundir.h"
+#include "runtime/run/schedule.h"
+#include "runtime/run/signals.h"
+#include "runtime/run/spike.h"
 #include "tokenizer/tokenizer.h"
 
 using json = nlohmann::ordered_json;

@@ -14,7 +14,7 @@
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 #ifndef ATTN
 #error "compile with -DATTN=qkv (or mqa, gqa, mla, qv, qv_ka)"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "attention/spec.h"
-#include "runtime/config.h"
+#include "runtime/run/config.h"
 
 // ALiBi's slopes [Press et al. 2022, sec. 3]: for NH a power of two 2^(-8/NH), 2^(-16/NH), ...; otherwise those of the next
 // lower power of two, then every other slope of twice that.

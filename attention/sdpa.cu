@@ -12,8 +12,8 @@
 #include <cstdio>
 
 #include "attention/sdpa_simt.cuh"
-#include "runtime/backend.h"
-#include "runtime/error.h"
+#include "runtime/device/backend.h"
+#include "runtime/run/error.h"
 #ifdef PRECISION_bf16
 #include "attention/sdpa_backward.cuh"
 #include "attention/sdpa_forward.cuh"

@@ -8,7 +8,7 @@
 #pragma once
 #include <string>
 
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 struct SdpaShape {
     int B, T, NH, NKV, d_qk, d_v;

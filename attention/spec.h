@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "attention/sdpa.h"
-#include "runtime/config.h"
-#include "runtime/types.h"
+#include "runtime/run/config.h"
+#include "runtime/device/types.h"
 
 struct Init {
     enum Kind { normal_, uniform_, constant_ } kind;

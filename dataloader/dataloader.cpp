@@ -10,9 +10,9 @@
 #include <filesystem>
 #include <unistd.h>
 
-#include "runtime/error.h"
-#include "runtime/files.h"
-#include "runtime/rng.h"
+#include "runtime/run/error.h"
+#include "runtime/run/files.h"
+#include "runtime/device/rng.h"
 
 namespace fs = std::filesystem;
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "layers/cuda_common.cuh"
-#include "runtime/rng.h"
+#include "runtime/device/rng.h"
 
 namespace {
 constexpr int BLOCK = 256;

@@ -3,7 +3,7 @@
 //   w = w - lr ( (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps) + decay w )            [t counts from 1]
 // Works on flat ranges; the caller gives one call per range of equal decay. Master weights, moments and gradients are floatM.
 #pragma once
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 // How weights narrower than the master copy are rounded. Stochastically: up with the probability that makes the mean right, so that updates
 // smaller than half a step are not lost in every forward pass [Gupta et al. 2015]; element i takes philox(seed, stream, first + i).

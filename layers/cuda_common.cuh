@@ -1,24 +1,24 @@
-// The one include of every .cu file: CUDA itself under nvcc, its emulation on the CPU (test/emu) under g++ or clang++ with
+// The one include of every .cu file: CUDA itself under nvcc, its emulation on the CPU (runtime/device/emu) under g++ or clang++ with
 // -DBACKEND_EMU; then what the kernels share: launching with checks, 16-byte loads, reductions, scratch memory.
 //
 //   launch(kernel, grid, block, smem_bytes)(arguments...);       on the compute stream, checked, names file and line on error
 //   dyn_smem                                                     dynamic shared memory, 1024-byte aligned bytes
 //   cuda_check(cudaSomething(...))                               nvcc only
-// PTX wrappers: layers/ptx.cuh. What the emulation asks of a kernel: test/emu/emu.h.
+// PTX wrappers: layers/ptx.cuh. What the emulation asks of a kernel: runtime/device/emu/emu.h.
 #pragma once
 #include <algorithm>
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #elif defined(BACKEND_EMU)
-#include "test/emu/emu.h"
+#include "runtime/device/emu/emu.h"
 #else
 #error "a .cu file is compiled by nvcc (BACKEND=cuda), or by g++ -x c++ -DBACKEND_EMU (BACKEND=emu)"
 #endif
 #include "layers/ptx.cuh"
-#include "runtime/bf16.h"
-#include "runtime/error.h"
-#include "runtime/types.h"
+#include "runtime/device/bf16.h"
+#include "runtime/run/error.h"
+#include "runtime/device/types.h"
 
 #if defined(__CUDACC__)
 cudaStream_t compute_stream();                   // backend_cuda.cu

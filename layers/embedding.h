@@ -4,7 +4,7 @@
 #pragma once
 #include <cmath>
 
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C);
 // dwte += (the tied head has written it before);  dpos (= | += when accumulate), null when pos is not learned.

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "layers/gemm_tile.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 #if defined(BLAS_ONEDNN)
 #include <dnnl.h>

@@ -3,7 +3,7 @@
 // Backward, with n = (x - mean) rstd and g = dy w:
 //   dx = rstd (g - mean_C(g) - n mean_C(g n))      dw = sum_rows dy n      db = sum_rows dy
 #pragma once
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 inline constexpr double LAYERNORM_EPS = 1e-5;
 

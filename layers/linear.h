@@ -4,7 +4,7 @@
 // Strides are in elements. A head's slice starts at head * batch_x of x, head * batch_w of w, head * batch_out of y; 0 shares it.
 // This is the only layer that calls a library: a plain matrix product (CPU: oneDNN, OpenBLAS or our own; CUDA: cuBLASLt).
 #pragma once
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 struct LinearShape {
     size_t rows;

@@ -13,7 +13,7 @@
 #include <map>
 
 #include "layers/matmul_plain.cuh"
-#include "runtime/backend.h"
+#include "runtime/device/backend.h"
 
 namespace {
 constexpr size_t WORKSPACE_BYTES = size_t(32) << 20;         // what NVIDIA recommends for Hopper

@@ -1,5 +1,5 @@
 // The few PTX instructions that the kernels use, one function each, few and frozen: their assembly runs on a GPU only.
-// Under BACKEND=emu the same names are executed by test/emu (tensor_core.h, memory.h). Included by cuda_common.cuh.
+// Under BACKEND=emu the same names are executed by runtime/device/emu (tensor_core.h, memory.h). Included by cuda_common.cuh.
 //
 //   ldmatrix_x4(r, row)         four 8x8 matrices of 16-bit elements from shared memory. Lane l gives the address of one row (16
 //                               bytes, 16-byte aligned): rows of matrix q come from lanes 8q .. 8q+7. r[q] of lane l holds elements

@@ -2,7 +2,7 @@
 // x: (rows, C) with row stride ld_x (a slice of a wider matrix)     y: (rows, C) packed     rstd: (rows) floatM, saved
 // Backward, with n = x rstd and g = dy w:  dx = rstd (g - n mean_C(g n))     dw = sum_rows dy n
 #pragma once
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 inline constexpr double RMSNORM_EPS = 1e-6;
 

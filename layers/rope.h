@@ -4,7 +4,7 @@
 #pragma once
 #include <cmath>
 
-#include "runtime/types.h"
+#include "runtime/device/types.h"
 
 struct RopeShape {
     int B, T, heads, d;

@@ -23,7 +23,7 @@ GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 VOCABULARY=50304 CONTEXT=1024 NORM_BLOCK=1024     # gradients per partial sum of the norm, 8 bytes each (layers/adamw.h)
 
 # ------------------------------------------------------------------------------------------------ GPUs
-# Plays one step: the compute stream and NCCL's, in the order of model.h. Buckets: 0 the embeddings, 1 .. L the blocks. Gradients travel as fp32, weights
+# Plays one step: the compute stream and NCCL's, in the order of model/gpt.h. Buckets: 0 the embeddings, 1 .. L the blocks. Gradients travel as fp32, weights
 # as bf16. The embeddings' gradient is complete last and their weights are needed first: nothing hides these two.
 model() {        # name layers width speed gpus tokens accumulation zero
     awk -v name="$1" -v L="$2" -v C="$3" -v speed="$4" -v N="$5" -v tokens="$6" -v A="$7" -v zero="$8" -v V=$VOCABULARY -v T=$CONTEXT \
@@ -89,7 +89,7 @@ gpus() {
 # t * max(1, N / M), and nothing of the communication is hidden (MPI moves data only while a process waits):
 #   zero 0 and 1: step = that + bytes * (N-1)/N * (1 / reduce-scatter's rate + 1 / all-gather's rate), 4 bytes per parameter each
 cpu() {
-    source test/mpi_common.sh
+    source test/system/mpi_common.sh
     local steps=12 rows=${ROWS:-4} context=${LENGTH:-128} cores parameters tensor_mb n alone predicted measured rs ag folder reason
     local model=${ARGS:---layers 6 --width 384 --heads 6}
     cores=$(nproc)

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string>
 
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 struct TempDir {
     std::string path;
@@ -22,7 +22,7 @@ struct TempDir {
     TempDir& operator=(const TempDir&) = delete;
 };
 
-// C files, not streams: `fail` of runtime/error.h is a macro, and std::ios has a member of that name.
+// C files, not streams: `fail` of runtime/run/error.h is a macro, and std::ios has a member of that name.
 inline std::string slurp(const std::string& path) {
     std::string text;
     FILE* f = fopen(path.c_str(), "rb");

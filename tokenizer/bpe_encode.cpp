@@ -12,7 +12,7 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 int resolve_threads(int threads) { return threads > 0 ? threads : omp_get_max_threads(); }
 

@@ -2,10 +2,10 @@
 // relies on is checked in one place.
 #include <unordered_map>
 
-#include "runtime/files.h"
+#include "runtime/run/files.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 void tokenizer_finish(Tokenizer& t, const std::string& where) {
     const char* w = where.c_str();

@@ -13,7 +13,7 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 namespace {
 

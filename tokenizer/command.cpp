@@ -7,11 +7,11 @@
 #include <filesystem>
 
 #include "dataloader/dataloader.h"
-#include "runtime/files.h"
-#include "runtime/options.h"
+#include "runtime/run/files.h"
+#include "runtime/run/options.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/encode_files.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 static double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

@@ -9,10 +9,10 @@
 #include <filesystem>
 
 #include "dataloader/dataloader.h"
-#include "runtime/files.h"
+#include "runtime/run/files.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 namespace fs = std::filesystem;
 

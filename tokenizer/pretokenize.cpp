@@ -17,7 +17,7 @@
 
 #include <memory>
 
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 #define WHITE_SPACE R"(\x09-\x0d \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
 static const char* const PATTERN =

@@ -11,7 +11,7 @@ mkdir -p "${3:-runs}"
 T=$(mktemp -d "${3:-runs}/bench-checkpoint-XXXXXX")
 memory=$(mktemp -p /dev/shm)
 trap 'rm -rf "$T" "$memory"' EXIT
-cat train.cu model.h >"$T/text.txt"
+cat train.cu model/gpt.h >"$T/text.txt"
 "$BUILD/tokenizer" train --vocab-size 300 --out "$T/tokenizer.json" "$T/text.txt" >/dev/null
 "$BUILD/tokenizer" encode --tokenizer "$T/tokenizer.json" --out "$T/data" "$T/text.txt" >/dev/null
 median() { sort -n | awk '{ x[NR] = $1 } END { print (x[int((NR + 1) / 2)] + x[int((NR + 2) / 2)]) / 2 }'; }

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "runtime/comm_mpi.h"
+#include "runtime/comm/mpi.h"
 
 static double best_seconds(int repetitions, const std::function<void()>& work) {
     double best = 1e30;

@@ -10,8 +10,8 @@
 
 #include "layers/cuda_common.cuh"
 #include "layers/linear.h"
-#include "runtime/backend.h"
-#include "runtime/rng.h"
+#include "runtime/device/backend.h"
+#include "runtime/device/rng.h"
 
 // Median of 5 rounds, each long enough (20 ms, or 1000 calls) that launching and waiting do not show.
 inline double median_seconds(const std::function<void()>& work) {

@@ -10,7 +10,7 @@
 #include <omp.h>
 
 #include "layers/gemm.h"
-#include "model.h"
+#include "model/gpt.h"
 
 static double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

@@ -5,10 +5,10 @@
 #include <chrono>
 #include <cstdio>
 
-#include "runtime/files.h"
+#include "runtime/run/files.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
-#include "runtime/error.h"
+#include "runtime/run/error.h"
 
 template <class F> static double median_seconds(int repeats, F f) {
     std::vector<double> seconds;

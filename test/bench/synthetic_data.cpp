@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "runtime/error.h"
-#include "runtime/rng.h"
+#include "runtime/run/error.h"
+#include "runtime/device/rng.h"
 #include "tokenizer/tokenizer.h"
 
 static void write_shard(const std::string& path, uint64_t stream, size_t tokens, int V) {

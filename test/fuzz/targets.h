@@ -1,7 +1,7 @@
 // What the fuzzers run on every input: one function per parser of files that may come from strangers. An input is either refused
 // with an Error (one clear line) or accepted, and then what was read must hold together; anything else (another exception, a
 // sanitizer's report, an allocation far above the file's size) is a bug. libFuzzer drives them through fuzz_main.cpp;
-// test/test_fuzz_corpus.cpp replays the committed corpora in `make test`.
+// test/system/test_fuzz_corpus.cpp replays the committed corpora in `make test`.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "dataloader/dataloader.h"
-#include "runtime/error.h"
-#include "runtime/files.h"
-#include "runtime/options.h"
-#include "runtime/safetensors.h"
+#include "runtime/run/error.h"
+#include "runtime/run/files.h"
+#include "runtime/run/options.h"
+#include "runtime/run/safetensors.h"
 #include "tokenizer/tokenizer.h"
 
 namespace fuzz {

@@ -6,7 +6,7 @@ the reference model with the result of every operation, forward and backward, ro
 operation are exact. Up or down is drawn by chance, with the probabilities that make it right on average, so that several runs show how
 large the error typically is: the root mean square over SEEDS runs of |gradient - exact gradient|_2 (of the loss: of its error).
 
-    python3 test/golden/make_golden_bf16.py        writes bf16/CASE.safetensors, read by test/test_model_bf16.cpp
+    python3 test/golden/make_golden_bf16.py        writes bf16/CASE.safetensors, read by test/model/test_model_bf16.cpp
 
 A file: `param.NAME`, `grad.NAME` F32, `plain_error.NAME` F64 (1), `loss`, `plain_error.loss` F64 (1), `tokens`, `targets` I64; the
 configuration as in make_golden.py's files. Not for: the engine's build or tests, which need no Python. Needs torch >= 1.13.

@@ -1,4 +1,4 @@
-# Makes the fixtures of test/test_tokenizer_files.cpp with Hugging Face's `tokenizers`, the reference:
+# Makes the fixtures of test/system/test_tokenizer_files.cpp with Hugging Face's `tokenizers`, the reference:
 #   small.json      a byte-level BPE tokenizer of 700 entries, trained and written by `tokenizers`
 #   small_ids.json  [{"text", "ids"}] encoded with it, <|endoftext|> recognised
 #   gpt2_ids.json   the same texts with GPT-2's vocabulary, <|endoftext|> as ordinary text

@@ -1,0 +1,190 @@
+// The GPU as a device (BACKEND=cuda), and the host as an emulated GPU (BACKEND=emu). See backend.h.
+#include "runtime/device/backend.h"
+
+#include <cstring>
+#include <map>
+
+#include "layers/cuda_common.cuh"
+#include "layers/matmul.cuh"
+#include "runtime/comm/comm.h"
+#include "runtime/device/nominal_peaks.h"
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+static std::map<void*, size_t> blocks;               // every allocation and its size
+static size_t allocated_bytes = 0, peak_bytes = 0;
+
+static void remember(void* p, size_t bytes) {
+    blocks[p] = bytes;
+    allocated_bytes += bytes;
+    peak_bytes = std::max(peak_bytes, allocated_bytes);
+}
+static void forget(void* p) {
+    auto block = blocks.find(p);
+    ensure(block != blocks.end(), "device_free(%p): not from device_alloc, or freed before", p);
+    allocated_bytes -= block->second;
+    blocks.erase(block);
+}
+
+// Every kernel's partial sums use the same bytes, one kernel after the other. Reserved before training; a kernel that asks for more is an
+// error and not a reason to allocate: cudaMalloc would wait for the device in the middle of a step.
+static struct { void* memory; size_t bytes; } scratch;
+void device_scratch_reserve(size_t bytes) {
+    bytes = std::max(bytes, SCRATCH_BYTES);
+    if (bytes <= scratch.bytes) return;
+    device_free(scratch.memory);
+    scratch = {nullptr, 0};
+    scratch = {device_alloc(bytes), bytes};
+}
+void* device_scratch(size_t bytes) {
+    if (!scratch.memory) device_scratch_reserve(0);           // backend_init does it; a test may not have called that
+    ensure(bytes <= scratch.bytes, "a kernel needs %zu bytes of scratch memory and %zu are reserved (device_scratch_reserve); a smaller --micro-batch needs less",
+           bytes, scratch.bytes);
+    return scratch.memory;
+}
+size_t device_fixed_bytes() { return SCRATCH_BYTES + matmul_workspace_bytes(); }
+
+static int host_threads(int threads) {
+#ifdef _OPENMP
+    omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs());
+    return threads > 0 ? threads : omp_get_num_procs();
+#else
+    return threads > 0 ? threads : 1;
+#endif
+}
+static int threads_in_use = 1;
+
+void backend_prepare(char**) {}                      // the host's threads do little here
+
+#if defined(BACKEND_EMU)
+// ------------------------------------------------------------------------------------------------ emulated
+#include <sys/resource.h>
+#include <unistd.h>
+
+void backend_init(int threads) {
+    threads_in_use = host_threads(threads);
+    if (threads > 0) emu::use_threads(threads);
+    device_scratch_reserve(0);
+}
+const char* backend_name() { return "emu"; }
+
+void* device_alloc(size_t bytes) {
+    void* p = nullptr;
+    ensure(posix_memalign(&p, 256, bytes ? bytes : 1) == 0, "out of memory: %zu bytes asked for, %zu allocated", bytes, allocated_bytes);
+    memset(p, 0, bytes);
+    remember(p, bytes);
+    return p;
+}
+void device_free(void* p) {
+    if (!p) return;
+    forget(p);
+    free(p);
+}
+void device_zero(void* p, size_t bytes) { memset(p, 0, bytes); }
+void copy_to_device(void* device, const void* host, size_t bytes) { memcpy(device, host, bytes); }
+void copy_to_host(void* host, const void* device, size_t bytes) { memcpy(host, device, bytes); }
+void device_synchronize() {}
+
+DeviceFacts device_facts() {
+    return {"CUDA emulated on the CPU", threads_in_use, 0, size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE))};
+}
+#else
+// ------------------------------------------------------------------------------------------------ a GPU
+static cudaStream_t stream = nullptr;
+cudaStream_t compute_stream() { return stream; }
+
+// Copies to the device pass through a ring of page-locked buffers, so that the caller may change its memory at once and the host goes on:
+// cudaMemcpyAsync from ordinary memory first waits for the work queued before it [CUDA Runtime API, "API synchronization behavior"].
+// The host waits only where a buffer's last copy, RING_BUFFERS copies ago, has not been made yet: it is never further ahead than that,
+// four micro-batches of tokens and targets.
+constexpr size_t RING_BYTES = size_t(1) << 20;
+constexpr int RING_BUFFERS = 8;
+struct RingBuffer { void* memory; cudaEvent_t copied; };
+static RingBuffer ring[RING_BUFFERS];
+static unsigned ring_next = 0;
+
+static void ring_make() {
+    for (RingBuffer& b : ring) {
+        cuda_check(cudaMallocHost(&b.memory, RING_BYTES));
+        cuda_check(cudaEventCreateWithFlags(&b.copied, cudaEventDisableTiming));
+    }
+}
+
+void backend_init(int threads) {
+    threads_in_use = host_threads(threads);
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    ensure(status == cudaSuccess && count > 0, "no usable NVIDIA GPU: %s; install or update its driver, or build for the processor with `make BACKEND=cpu`",
+           status == cudaSuccess ? "none in this machine" : cudaGetErrorString(status));
+    int device = comm_local_rank() % count;          // processes on one machine take one GPU each; a launcher may show each only its own
+    cudaDeviceProp properties;
+    cuda_check(cudaSetDevice(device));
+    cuda_check(cudaGetDeviceProperties(&properties, device));
+    ensure(properties.major >= 8, "%s is too old: its compute capability is %d.%d, this program needs 8.0 (A100) or later; build with `make BACKEND=cpu`",
+           properties.name, properties.major, properties.minor);
+    if (stream) return;
+    cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    ring_make();
+    device_scratch_reserve(0);
+    matmul_start();
+}
+const char* backend_name() { return "cuda"; }
+
+static double gib(size_t bytes) { return double(bytes) / double(size_t(1) << 30); }
+
+void* device_alloc(size_t bytes) {
+    void* p = nullptr;
+    cudaError_t status = cudaMalloc(&p, bytes ? bytes : 1);
+    if (status == cudaErrorMemoryAllocation) {
+        size_t free_bytes = 0, all = 0;
+        cudaGetLastError();                          // the error is reported here, not by the next launch
+        cuda_check(cudaMemGetInfo(&free_bytes, &all));
+        fail("out of GPU memory: %.2f GiB asked for with %.2f GiB allocated; %.2f of the GPU's %.2f GiB are free; a smaller --micro-batch, --context or model needs less",
+             gib(bytes), gib(allocated_bytes), gib(free_bytes), gib(all));
+    }
+    cuda_check(status);
+    remember(p, bytes);
+    device_zero(p, bytes);
+    return p;
+}
+void device_free(void* p) {
+    if (!p) return;
+    forget(p);
+    cuda_check(cudaFree(p));                         // waits for the work that uses it
+}
+void device_zero(void* p, size_t bytes) { cuda_check(cudaMemsetAsync(p, 0, bytes, stream)); }
+void copy_to_device(void* device, const void* host, size_t bytes) {
+    for (size_t done = 0, piece; done < bytes; done += piece) {
+        piece = std::min(bytes - done, RING_BYTES);
+        RingBuffer& b = ring[ring_next++ % RING_BUFFERS];
+        cuda_check(cudaEventSynchronize(b.copied));      // returns at once where nothing was recorded yet
+        memcpy(b.memory, static_cast<const char*>(host) + done, piece);
+        cuda_check(cudaMemcpyAsync(static_cast<char*>(device) + done, b.memory, piece, cudaMemcpyHostToDevice, stream));
+        cuda_check(cudaEventRecord(b.copied, stream));
+    }
+}
+// The one place where a training step waits for the GPU. With several ranks by asking, not blocking: under the timeout of comm.h.
+void copy_to_host(void* host, const void* device, size_t bytes) {
+    if (comm_size() > 1)
+        comm_wait_device([] {
+            cudaError_t status = cudaStreamQuery(stream);
+            if (status != cudaErrorNotReady) cuda_check(status);
+            return status != cudaErrorNotReady;
+        });
+    cuda_check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream));
+    cuda_check(cudaStreamSynchronize(stream));
+}
+void device_synchronize() { cuda_check(cudaStreamSynchronize(stream)); }
+
+DeviceFacts device_facts() {
+    int device = 0;
+    cudaDeviceProp properties;
+    cuda_check(cudaGetDevice(&device));
+    cuda_check(cudaGetDeviceProperties(&properties, device));
+    bool bf16_storage = sizeof(floatX) == 2;         // the table knows no fp32 peaks
+    return {properties.name, threads_in_use, bf16_storage ? nominal_bf16_flops(properties.name) : 0, properties.totalGlobalMem};
+}
+#endif
+
+size_t peak_memory_bytes() { return peak_bytes; }

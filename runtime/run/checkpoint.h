@@ -1,0 +1,30 @@
+// Checkpoints: runs/NAME/checkpoints/step-NNNNNNNN/ with model.safetensors, optimizer.safetensors, state.json, manifest.json.
+// Nothing that was reported as saved is lost. Protocol: write everything into step-N.tmp/, fsync each file, write the
+// manifest (XXH3-128 and size of every file), fsync it and the folder, rename to step-N, fsync the parent, then move `latest`
+// (a small text file, itself replaced by rename). Afterwards all but the newest `keep` are removed.
+// Reading: the newest checkpoint whose manifest verifies; one that does not is named on stderr and the one before it is used.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+#include "runtime/run/safetensors.h"
+
+struct CheckpointWriter {
+    std::string run_dir;
+    int keep = 2;
+};
+
+// state_json: whatever decides the future besides the tensors. Returns the final folder. On failure (disk full, ...) the
+// temporary folder is removed, older checkpoints stay, and the error says bytes needed and free.
+std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::vector<TensorToWrite>& model,
+                            const std::vector<TensorToWrite>& optimizer, const std::string& state_json);
+
+struct CheckpointFound {
+    std::string dir;             // "" when there is none
+    int64_t step = -1;
+    std::string state_json;
+};
+// Newest checkpoint that verifies. Fails when there are checkpoints but none verifies.
+CheckpointFound checkpoint_find(const std::string& run_dir);
+// One checkpoint's folder: fails, naming file and tensor, when anything in it is not what was written. Returns state_json.
+std::string checkpoint_verify(const std::string& dir);

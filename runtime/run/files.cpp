@@ -1,0 +1,214 @@
+// See files.h.
+#include "runtime/run/files.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#define XXH_INLINE_ALL      // header only: nothing to link
+#if defined(__AVX512F__)
+#define XXH_VECTOR 2        // AVX2, fast enough; with AVX-512, GCC 12 warns about its own intrinsics (GCC bug 105593)
+#endif
+#include <xxhash.h>
+
+#include "runtime/run/crash_point.h"
+#include "runtime/run/error.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "token shards and safetensors are little endian");
+
+static constexpr size_t WRITE_BUFFER_BYTES = 1 << 20;      // half of a core's L2 cache
+
+// ---- hash
+
+static XXH3_state_t* xxh3(void* state) { return static_cast<XXH3_state_t*>(state); }
+
+Hasher::Hasher() : state(XXH3_createState()) { XXH3_128bits_reset(xxh3(state)); }
+Hasher::~Hasher() { XXH3_freeState(xxh3(state)); }
+void Hasher::add(const void* data, size_t bytes) { XXH3_128bits_update(xxh3(state), data, bytes); }
+
+static std::string hex128(XXH128_hash_t h) {
+    return format("%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+}
+std::string Hasher::hex() const { return hex128(XXH3_128bits_digest(xxh3(state))); }
+std::string hash_hex(std::string_view bytes) { return hex128(XXH3_128bits(bytes.data(), bytes.size())); }
+
+// ---- reading
+
+bool file_exists(const std::string& path) {
+    struct stat st;
+    return stat(path.c_str(), &st) == 0;
+}
+
+uint64_t file_size(int fd, const std::string& path) {
+    struct stat st;
+    ensure(fstat(fd, &st) == 0, "%s: %s", path.c_str(), strerror(errno));
+    ensure(S_ISREG(st.st_mode), "%s: not a regular file", path.c_str());
+    return uint64_t(st.st_size);
+}
+
+uint64_t free_bytes(const std::string& path) {
+    struct statvfs st;
+    return statvfs(path.c_str(), &st) == 0 ? uint64_t(st.f_bavail) * st.f_frsize : 0;
+}
+
+void pread_fully(int fd, void* out, size_t bytes, uint64_t offset, const std::string& path) {
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t n = pread(fd, static_cast<char*>(out) + done, bytes - done, off_t(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        ensure(n >= 0, "%s: reading at byte %llu: %s", path.c_str(), (unsigned long long)(offset + done), strerror(errno));
+        ensure(n > 0, "%s: ends at byte %llu, %zu bytes too early; did it change while it was read?", path.c_str(),
+               (unsigned long long)(offset + done), bytes - done);
+        done += size_t(n);
+    }
+}
+
+std::string file_read(const std::string& path, uint64_t max_bytes) {
+    int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    ensure(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
+    try {
+        uint64_t bytes = file_size(fd, path);
+        ensure(bytes <= max_bytes, "%s: %llu bytes is more than the %llu expected at most", path.c_str(), (unsigned long long)bytes,
+               (unsigned long long)max_bytes);
+        std::string text(bytes, '\0');
+        pread_fully(fd, text.data(), bytes, 0, path);
+        close(fd);
+        return text;
+    } catch (...) {
+        close(fd);
+        throw;
+    }
+}
+
+// ---- writing
+
+std::string parent_folder(const std::string& path) {
+    size_t slash = path.find_last_of('/');
+    return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+void fsync_folder(const std::string& path) {
+    int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ensure(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
+    int error = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    // Some network and FUSE file systems have no fsync for folders and say EINVAL: nothing can be done there.
+    ensure(error == 0 || error == EINVAL, "%s: fsync: %s", path.c_str(), strerror(error));
+}
+
+FileWriter::FileWriter(const std::string& p) : path(p) {
+    fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    ensure(fd >= 0, "%s: cannot be created: %s", path.c_str(), strerror(errno));
+    struct stat st;
+    removable = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    buffer.reserve(WRITE_BUFFER_BYTES);
+    crash_point("before-write");
+}
+
+FileWriter::~FileWriter() {
+    if (fd < 0) return;
+    close(fd);
+    if (removable) unlink(path.c_str());
+}
+
+static void write_fully(int fd, const char* data, size_t bytes, const std::string& path) {
+    const bool large = bytes >= WRITE_BUFFER_BYTES;
+    while (bytes > 0) {
+        ssize_t n = ::write(fd, data, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        ensure(n >= 0, "%s: writing: %s", path.c_str(), strerror(errno));
+        data += n;
+        bytes -= size_t(n);
+    }
+    // The disk begins now, while the next piece is prepared; fsync waits for the rest. Only a hint: errors are fsync's to report.
+    if (large) sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    crash_point("during-write");
+}
+
+void FileWriter::write(const void* data, size_t bytes) {
+    hash.add(data, bytes);
+    written += bytes;
+    const char* source = static_cast<const char*>(data);
+    if (buffer.size() + bytes > WRITE_BUFFER_BYTES) {
+        write_fully(fd, buffer.data(), buffer.size(), path);
+        buffer.clear();
+    }
+    if (bytes >= WRITE_BUFFER_BYTES) write_fully(fd, source, bytes, path);      // large pieces need no copy
+    else buffer.insert(buffer.end(), source, source + bytes);
+}
+
+std::string FileWriter::finish() {
+    write_fully(fd, buffer.data(), buffer.size(), path);
+    buffer.clear();
+    crash_point("after-write");
+    crash_point("before-fsync");
+    // After a failed fsync the kernel may drop the dirty pages: never retry, the file is lost [Rebello et al. 2020].
+    ensure(fsync(fd) == 0, "%s: fsync: %s", path.c_str(), strerror(errno));
+    crash_point("after-fsync");
+    int error = close(fd) == 0 ? 0 : errno;
+    fd = -1;
+    ensure(error == 0, "%s: close: %s", path.c_str(), strerror(error));
+    return hash.hex();
+}
+
+std::string file_write(const std::string& path, std::string_view text) {
+    FileWriter w(path);
+    w.write(text.data(), text.size());
+    return w.finish();
+}
+
+void rename_durably(const std::string& from, const std::string& to) {
+    crash_point("before-rename");
+    ensure(rename(from.c_str(), to.c_str()) == 0, "%s: cannot be renamed to %s: %s", from.c_str(), to.c_str(), strerror(errno));
+    crash_point("after-rename");
+    fsync_folder(parent_folder(to));
+}
+
+void file_replace(const std::string& path, std::string_view text) {
+    std::string tmp = path + ".tmp";
+    file_write(tmp, text);
+    rename_durably(tmp, path);
+}
+
+// ---- JSON
+
+nlohmann::json json_parse(std::string_view text, const std::string& where, JsonLimits limits) {
+    using nlohmann::json;
+    struct Level { bool is_array; size_t members = 0; std::set<std::string> keys; };
+    std::vector<Level> open_levels;
+    size_t total = 0;
+    auto check = [&](int, json::parse_event_t event, json& parsed) {
+        bool starts = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
+        bool is_element = (starts || event == json::parse_event_t::value) && !open_levels.empty() && open_levels.back().is_array;
+        if (is_element || event == json::parse_event_t::key) {
+            ensure(++open_levels.back().members <= limits.members && ++total <= limits.total,
+                   "%s: too large: a list in it has more than %zu members, or all together more than %zu", where.c_str(),
+                   limits.members, limits.total);
+        }
+        if (starts) {
+            ensure(open_levels.size() < limits.depth, "%s: JSON is nested more than %zu deep", where.c_str(), limits.depth);
+            open_levels.push_back({event == json::parse_event_t::array_start, 0, {}});
+        } else if (event == json::parse_event_t::object_end || event == json::parse_event_t::array_end) {
+            open_levels.pop_back();
+        } else if (event == json::parse_event_t::key) {
+            const std::string& key = parsed.get_ref<const std::string&>();
+            ensure(open_levels.back().keys.insert(key).second, "%s: key '%s' appears twice", where.c_str(), printable(key).c_str());
+        }
+        return true;
+    };
+    try {
+        return json::parse(text.begin(), text.end(), check);
+    } catch (const json::exception& e) {
+        fail("%s: not valid JSON: %s", where.c_str(), printable(e.what(), 160).c_str());
+    }
+}
+
+std::string printable(std::string_view text, size_t max_bytes) {
+    std::string out;
+    for (char c : text.substr(0, max_bytes)) out += uint8_t(c) >= 32 && uint8_t(c) < 127 ? c : '?';
+    return text.size() > max_bytes ? out + "..." : out;
+}

@@ -1,0 +1,397 @@
+// The option table, and all that follows from it: parsing of the command line and of config.json, help, range checks, conflicts on resume.
+// One row per option is the only place to touch when one is added (besides struct Options). CLI11 splits the command line into names
+// and values; the values are read here, the same way from either source.
+#include "runtime/run/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <variant>
+
+#include "runtime/run/error.h"
+#include "runtime/run/files.h"
+
+using nlohmann::json;
+
+// What an option means for a run that is continued.
+enum class Role {
+    curve,       // decides the loss curve: must not change on resume
+    harmless,    // may change on resume
+    action       // belongs to one invocation: not kept in config.json
+};
+
+struct Field {
+    const char *group, *name, *arg, *help;
+    std::variant<int*, int64_t*, uint64_t*, double*, bool*, std::string*, Position*, QvRope*> value;
+    Role role;
+    double min = 0, max = 0;             // of numbers, inclusive
+    std::vector<std::string> choices;    // of words
+};
+
+static std::vector<Field> option_table(Options& o) {
+    ModelConfig& m = o.model;
+    const double BIG = 1e15;      // steps, tokens: any product of two that fits a run stays far from 2^63
+    const auto curve = Role::curve, harmless = Role::harmless, action = Role::action;
+    return {
+        {"Model", "context", "T", "longest sequence, tokens", &m.T, curve, 1, 1 << 20, {}},
+        {"", "layers", "L", "blocks", &m.L, curve, 1, 1000, {}},
+        {"", "width", "C", "channels of the residual stream", &m.C, curve, 1, 1 << 17, {}},
+        {"", "heads", "N", "query heads", &m.NH, curve, 1, 4096, {}},
+        {"", "kv-heads", "N", "key/value heads; 0: as the variant says", &m.NKV, curve, 0, 4096, {}},
+        {"", "head-dim", "N", "head size; 0: width / heads", &m.HS, curve, 0, 1 << 14, {}},
+        {"", "mlp-width", "N", "hidden width of the MLP; 0: 4 x width", &m.F, curve, 0, 1 << 20, {}},
+        {"", "pos", "NAME", "learned | sinusoidal | rope | alibi | power | none", &m.pos, curve, 0, 0, {}},
+        {"", "rope-theta", "X", "base of RoPE's wavelengths", &m.rope_theta, curve, 1, 1e12, {}},
+        {"Attention", "qv-rope", "FORM", "QV with rope: rotate the key only | vo: value too, and rotate back", &m.qv_rope, curve, 0, 0,
+         {"key", "vo"}},
+        {"", "qvka-dctx", "N", "QV-Ka: width of the context vector; -1: 2 x head size", &m.qvka_dctx, curve, -1, 1 << 17, {}},
+        {"", "qvka-tied", "", "QV-Ka: one key matrix for all heads", &m.qvka_tied, curve, 0, 0, {}},
+        {"", "mla-dc", "N", "MLA: latent width; 0: 4 x head size", &m.mla_dc, curve, 0, 1 << 17, {}},
+        {"", "mla-dr", "N", "MLA: rotary width; -1: head size / 2; 0: none", &m.mla_dr, curve, -1, 1 << 14, {}},
+        {"", "mla-dcq", "N", "MLA: query latent; -1: 8 x head size; 0: no query compression", &m.mla_dcq, curve, -1, 1 << 17, {}},
+        {"Training", "batch-tokens", "N", "tokens per optimizer step, a multiple of the context", &o.batch_tokens, curve, 1, BIG, {}},
+        {"", "micro-batch", "N", "sequences per forward pass; 0: largest divisor up to 16", &o.micro_batch, curve, 0, 1 << 20, {}},
+        {"", "steps", "N", "optimizer steps", &o.steps, curve, 0, BIG, {}},
+        {"", "lr", "X", "peak learning rate", &o.lr, curve, 0, 1e6, {}},
+        {"", "final-fraction", "X", "the schedule ends at lr times this", &o.final_fraction, curve, 0, 1, {}},
+        {"", "warmup", "N", "steps of linear warm-up", &o.warmup, curve, 0, BIG, {}},
+        {"", "schedule", "NAME", "cosine | wsd | linear | constant", &o.schedule, curve, 0, 0,
+         {"cosine", "wsd", "linear", "constant"}},
+        {"", "decay-fraction", "X", "wsd: part of the steps spent going down", &o.decay_fraction, curve, 0, 1, {}},
+        {"", "weight-decay", "X", "AdamW: decoupled decay of matrices", &o.weight_decay, curve, 0, 1e6, {}},
+        {"", "beta1", "X", "AdamW: memory of the mean", &o.beta1, curve, 0, 0.9999999, {}},
+        {"", "beta2", "X", "AdamW: memory of the square", &o.beta2, curve, 0, 0.9999999, {}},
+        {"", "eps", "X", "AdamW: added to the root", &o.eps, curve, 1e-30, 1, {}},
+        {"", "grad-clip", "X", "largest global gradient norm; 0: off", &o.grad_clip, curve, 0, 1e9, {}},
+        {"", "spike-zscore", "Z", "skip updates with a norm Z deviations above the recent mean; 0: off", &o.spike_zscore, curve, 0, 1e9, {}},
+        {"", "stochastic-rounding", "", "bf16: round weights at random, right in the mean", &o.stochastic_rounding, curve, 0, 0, {}},
+        {"", "seed", "N", "of weights and of the order of the data", &o.seed, curve, 0, 0, {}},
+        {"Data", "data", "DIR", "folder with train*.bin, val*.bin", &o.data, curve, 0, 0, {}},
+        {"", "tokenizer", "FILE", "tokenizer.json; default: the one in the data folder", &o.tokenizer, curve, 0, 0, {}},
+        {"", "val-every", "N", "steps between validations; 0: only at the end", &o.val_every, harmless, 0, BIG, {}},
+        {"", "val-tokens", "N", "validate on the first N tokens; 0: all", &o.val_tokens, curve, 0, BIG, {}},
+        {"Samples", "sample-every", "N", "steps between samples of text; 0: never", &o.sample_every, harmless, 0, BIG, {}},
+        {"", "sample-tokens", "N", "length of a sample", &o.sample_tokens, harmless, 1, 1 << 20, {}},
+        {"", "temperature", "X", "0: always the likeliest token", &o.temperature, harmless, 0, 1e6, {}},
+        {"", "top-k", "N", "draw from the k likeliest; 0: from all", &o.top_k, harmless, 0, 1 << 24, {}},
+        {"", "prompt", "TEXT", "what a sample starts with", &o.prompt, harmless, 0, 0, {}},
+        {"Run", "run", "NAME", "name of the run; default: ATTN-pos-seed", &o.run, harmless, 0, 0, {}},
+        {"", "runs-dir", "DIR", "where runs live", &o.runs_dir, harmless, 0, 0, {}},
+        {"", "resume", "", "continue the run, with its own config.json", &o.resume, action, 0, 0, {}},
+        {"", "overwrite", "", "delete the run of this name first", &o.overwrite, action, 0, 0, {}},
+        {"", "save-every", "N", "steps between checkpoints; 0: only the last", &o.save_every, harmless, 0, BIG, {}},
+        {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
+        {"", "stop-at", "N", "stop and save after this step; 0: off", &o.stop_at, action, 0, BIG, {}},
+        {"", "threads", "N", "0: all", &o.threads, harmless, 0, 4096, {}},
+        {"", "recompute", "N", "less memory: GELU outputs (1), layernorms too (2) again in the backward", &o.recompute, harmless, 0, 2, {}},
+        {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},
+        {"", "dry-run", "", "sizes, memory and FLOPs, no training", &o.dry_run, action, 0, 0, {}},
+        {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},
+        {"Ranks", "zero", "N", "divided among the ranks: 0 nothing, 1 optimizer state, 2 gradients too", &o.zero, harmless, 0, 2, {}},
+        {"", "deterministic-ranks", "P", "the same bits on 1, 2, 4 .. P ranks (CPU); 0: off", &o.deterministic_ranks, curve, 0, 1024, {}},
+        {"", "comm-timeout", "S", "end all ranks when one is not heard of for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
+        {"", "rank-logs", "", "rank N > 0 writes RUN/rank-N.log", &o.rank_logs, harmless, 0, 0, {}},
+    };
+}
+
+static std::string json_key(const Field& f) {
+    std::string key = f.name;
+    std::replace(key.begin(), key.end(), '-', '_');
+    return key;
+}
+
+static json field_to_json(const Field& f) {
+    return std::visit([](auto* v) -> json {
+        using V = std::remove_pointer_t<decltype(v)>;
+        if constexpr (std::is_same_v<V, Position>) return position_name(*v);
+        else if constexpr (std::is_same_v<V, QvRope>) return *v == QvRope::key ? "key" : "vo";
+        else return *v;
+    }, f.value);
+}
+
+// On one line, with what is not UTF-8 replaced: a command line may hold any bytes.
+static std::string json_text(const json& j) { return j.dump(-1, ' ', true, json::error_handler_t::replace); }
+
+// ---- setting one value, from text or from JSON. `where` names it in the message: "--lr" or "config.json: lr".
+
+static std::string number_text(double x) { return std::abs(x) < 1e15 && x == std::floor(x) ? format("%.0f", x) : format("%g", x); }
+
+template <class V> static void set_number(V& out, V x, const Field& f, const std::string& where, const std::string& shown) {
+    if constexpr (!std::is_same_v<V, uint64_t>)       // the seed: all of its 64 bits are valid
+        ensure_usage(double(x) >= f.min && double(x) <= f.max, "%s: %s is out of range (%s to %s)", where.c_str(), shown.c_str(),
+                     number_text(f.min).c_str(), number_text(f.max).c_str());
+    out = x;
+}
+
+static void set_word(const Field& f, const std::string& word, const std::string& where) {
+    if (!f.choices.empty() && std::find(f.choices.begin(), f.choices.end(), word) == f.choices.end()) {
+        std::string all;
+        for (const std::string& c : f.choices) all += (all.empty() ? "" : ", ") + c;
+        fail_usage("%s: '%s' is unknown; choose one of: %s", where.c_str(), printable(word).c_str(), all.c_str());
+    }
+    if (auto* text = std::get_if<std::string*>(&f.value)) **text = word;
+    else if (auto* qv = std::get_if<QvRope*>(&f.value)) **qv = word == "key" ? QvRope::key : QvRope::vo;
+    else {
+        try {
+            *std::get<Position*>(f.value) = position_from_name(word);
+        } catch (const Error& e) {
+            fail_usage("%s: %s", where.c_str(), e.what());
+        }
+    }
+}
+
+static void set_from_text(const Field& f, const std::string& text, const std::string& where) {
+    ensure_usage(!text.empty(), "%s: the value is empty", where.c_str());
+    std::visit([&](auto* v) {
+        using V = std::remove_pointer_t<decltype(v)>;
+        if constexpr (std::is_same_v<V, bool>) {
+            ensure_usage(text == "true" || text == "false", "%s: '%s' is not true or false", where.c_str(), printable(text).c_str());
+            *v = text == "true";
+        } else if constexpr (std::is_arithmetic_v<V>) {
+            V x{};
+            auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
+            const char* kind = std::is_floating_point_v<V> ? "a number"
+                             : std::is_unsigned_v<V>       ? "a whole number, 0 or more"
+                                                           : "a whole number";
+            ensure_usage(error != std::errc::result_out_of_range, "%s: '%s' is out of range", where.c_str(), printable(text).c_str());
+            ensure_usage(error == std::errc() && end == text.data() + text.size() && std::isfinite(double(x)), "%s: '%s' is not %s",
+                         where.c_str(), printable(text).c_str(), kind);
+            set_number(*v, x, f, where, text);
+        } else {
+            set_word(f, text, where);
+        }
+    }, f.value);
+}
+
+static void set_from_json(const Field& f, const json& j, const std::string& where) {
+    auto wrong = [&](const char* expected) {
+        fail_usage("%s: expected %s, found %s", where.c_str(), expected, printable(json_text(j)).c_str());
+    };
+    std::visit([&](auto* v) {
+        using V = std::remove_pointer_t<decltype(v)>;
+        if constexpr (std::is_same_v<V, bool>) {
+            if (!j.is_boolean()) wrong("true or false");
+            *v = j.get<bool>();
+        } else if constexpr (std::is_arithmetic_v<V>) {
+            const bool right = std::is_floating_point_v<V> ? j.is_number()
+                             : std::is_unsigned_v<V>       ? j.is_number_unsigned()
+                                                           : j.is_number_integer();
+            if (!right) wrong(std::is_floating_point_v<V> ? "a number" : "a whole number");
+            // Through text, so that a number too large for the type is seen and not wrapped.
+            set_from_text(f, j.dump(), where);
+        } else {
+            if (!j.is_string()) wrong("a text");
+            if (auto* text = std::get_if<std::string*>(&f.value); text && f.choices.empty()) **text = j.get<std::string>();
+            else set_word(f, j.get<std::string>(), where);
+        }
+    }, f.value);
+}
+
+// ---- JSON
+
+std::string options_to_json(const Options& o) {
+    Options copy = o;
+    nlohmann::ordered_json j;
+    for (const Field& f : option_table(copy))
+        if (f.role != Role::action) j[json_key(f)] = field_to_json(f);
+    return j.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
+// A run's config.json holds more (build, machine, hashes); its options are under "options".
+static json options_object(const std::string& text, const std::string& where) {
+    json j = json_parse(text, where);
+    ensure_usage(j.is_object(), "%s: expected a JSON object with options", where.c_str());
+    if (!j.contains("options")) return j;
+    ensure_usage(j["options"].is_object(), "%s: options: expected an object", where.c_str());
+    json options = j["options"];
+    if (j.contains("attn") && !options.contains("attn")) options["attn"] = j["attn"];
+    return options;
+}
+
+void options_from_json(Options& o, const std::string& text, const std::string& where) {
+    json j = options_object(text, where);
+    std::vector<Field> table = option_table(o);
+    for (const auto& item : j.items()) {
+        const std::string& key = item.key();
+        if (key == "attn") continue;         // for information: the variant was chosen when the program was built
+        auto f = std::find_if(table.begin(), table.end(), [&](const Field& f) { return json_key(f) == key; });
+        if (f == table.end()) {
+            std::vector<std::string> keys;
+            for (const Field& g : table) if (g.role != Role::action) keys.push_back(json_key(g));
+            std::string near = nearest_name(key, keys);
+            fail_usage("%s: unknown option '%s'%s", where.c_str(), printable(key).c_str(),
+                       near.empty() ? "" : ("; did you mean '" + near + "'?").c_str());
+        }
+        ensure_usage(f->role != Role::action, "%s: '%s' belongs on the command line", where.c_str(), key.c_str());
+        set_from_json(*f, item.value(), where + ": " + key);
+    }
+}
+
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks) {
+    Options before, after = now;
+    options_from_json(before, old_json, "the run's config.json");
+    // 0 means "choose": compare what was chosen.
+    if (same_ranks) {
+        before.micro_batch = batch_plan(before, ranks).micro_batch;
+        after.micro_batch = batch_plan(after, ranks).micro_batch;
+    } else {
+        before.micro_batch = after.micro_batch;
+    }
+    std::vector<Field> old_table = option_table(before), new_table = option_table(after);
+    std::vector<std::string> conflicts;
+    for (size_t i = 0; i < old_table.size(); i++) {
+        if (old_table[i].role != Role::curve) continue;
+        // A constant rate does not know where it ends: such a run may be made longer.
+        if (std::string(old_table[i].name) == "steps" && before.schedule == "constant" && after.schedule == "constant") continue;
+        json was = field_to_json(old_table[i]), is = field_to_json(new_table[i]);
+        if (was != is) conflicts.push_back(json_key(old_table[i]) + ": " + json_text(was) + " -> " + json_text(is));
+    }
+    return conflicts;
+}
+
+// ---- checks that involve several options
+
+BatchPlan batch_plan(const Options& o, int ranks) {
+    const int64_t T = o.model.T, parts = std::max(ranks, o.deterministic_ranks), unit = T * std::max(o.micro_batch, 1) * parts;
+    if (o.batch_tokens % unit != 0) {
+        int64_t below = o.batch_tokens / unit * unit, above = below + unit;
+        std::string unit_text = format("the context %lld", (long long)T);
+        if (o.micro_batch > 0) unit_text += format(" x the micro-batch %d", o.micro_batch);
+        if (parts > 1) unit_text += format(" x %lld %s", (long long)parts, parts == ranks ? "ranks" : "parts (--deterministic-ranks)");
+        std::string nearest = std::to_string(above);
+        if (below > 0) nearest = std::to_string(below) + " or " + nearest;
+        fail_usage("--batch-tokens: %lld is not a multiple of %s; the nearest: %s", (long long)o.batch_tokens, unit_text.c_str(),
+                   nearest.c_str());
+    }
+    int64_t sequences = o.batch_tokens / T, each = sequences / parts;
+    int64_t micro_batch = o.micro_batch;
+    if (micro_batch == 0)
+        for (micro_batch = std::min<int64_t>(16, each); each % micro_batch != 0;) micro_batch--;
+    return {sequences, int(micro_batch), sequences / micro_batch / ranks};
+}
+
+static void options_check(const Options& o) {
+    const ModelConfig& m = o.model;
+    ensure_usage(m.HS > 0 || m.C % m.NH == 0, "--width: %d is not a multiple of --heads %d; change one, or give --head-dim", m.C, m.NH);
+    ensure_usage(m.NKV == 0 || m.NH % m.NKV == 0, "--kv-heads: %d does not divide --heads %d", m.NKV, m.NH);
+    ensure_usage(!(o.resume && o.overwrite), "--resume and --overwrite exclude each other");
+    ensure_usage(!o.data.empty() && !o.runs_dir.empty(), "%s: the value is empty", o.data.empty() ? "--data" : "--runs-dir");
+    batch_plan(o);
+}
+
+std::string nearest_name(const std::string& wrong, const std::vector<std::string>& names) {
+    if (wrong.size() > 64) return "";
+    std::string best;
+    size_t best_distance = 2 + wrong.size() / 4;         // farther than this is no suggestion
+    for (const std::string& name : names) {
+        // Levenshtein distance, one row at a time: row[j] = distance of wrong[0, i) to name[0, j).
+        std::vector<size_t> row(name.size() + 1);
+        for (size_t j = 0; j <= name.size(); j++) row[j] = j;
+        for (size_t i = 1; i <= wrong.size(); i++) {
+            size_t diagonal = row[0];
+            row[0] = i;
+            for (size_t j = 1; j <= name.size(); j++) {
+                size_t substitute = diagonal + (wrong[i - 1] != name[j - 1]);
+                diagonal = row[j];
+                row[j] = std::min({substitute, row[j] + 1, row[j - 1] + 1});
+            }
+        }
+        if (row.back() < best_distance) best_distance = row.back(), best = name;
+    }
+    return best;
+}
+
+// ---- the command line
+
+static void print_help(const char* program, const char* attn_name) {
+    Options defaults;
+    printf("%s [options]    trains a GPT with attention '%s'    --help, --version\n", program, attn_name);
+    for (const Field& f : option_table(defaults)) {
+        const json value = field_to_json(f);
+        std::string shown = value.is_boolean() ? "" : value.dump();
+        if (value.is_string() && shown.find('\\') == std::string::npos) shown = value;      // quotes only where they help: "\n"
+        printf("%-10s--%-14s %-5s %s%s\n", f.group, f.name, f.arg, f.help, shown.empty() ? "" : (" [" + shown + "]").c_str());
+    }
+    printf("Exit codes: 0 done, 75 stopped by a signal or --stop-at and saved (go on with --resume), 2 wrong options, 1 failure\n");
+}
+
+bool options_parse(Options& o, int argc, char** argv, const char* attn_name) {
+    const Options defaults = o;
+    std::vector<Field> table = option_table(o);
+    std::vector<std::string> names = {"--help", "--version"};
+    for (const Field& f : table) names.push_back(std::string("--") + f.name);
+    // CLI11 would take the next word as the value of `--lr=`; below, `--resume` as the value of `--run --resume`.
+    auto is_option = [&](const std::string& text) { return std::find(names.begin(), names.end(), text) != names.end(); };
+    for (int i = 1; i < argc; i++) {
+        std::string arg = argv[i], name = arg.substr(0, arg.find('='));
+        ensure_usage(arg != name + "=" || !is_option(name), "%s: the value is empty", name.c_str());
+    }
+
+    CLI::App app;
+    app.set_help_flag();
+    app.allow_extras();
+    CLI::Option* help = app.add_flag("-h,--help");
+    CLI::Option* version = app.add_flag("--version");
+    std::vector<CLI::Option*> given;
+    for (const Field& f : table) {
+        std::string name = std::string("--") + f.name;
+        bool is_flag = std::holds_alternative<bool*>(f.value);
+        given.push_back(is_flag ? app.add_flag(name) : app.add_option(name)->type_name("")->take_last());
+    }
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        std::string name = std::string(e.what()).substr(0, std::string(e.what()).find_first_of(": "));
+        fail_usage("%s (--help lists the options)", is_option(name) ? (name + ": needs a value").c_str() : printable(e.what(), 200).c_str());
+    }
+    if (help->count() > 0) return print_help(argv[0], attn_name), false;
+    if (version->count() > 0) return printf("qv.cu, attention %s\n", attn_name), false;
+    for (size_t i = 0; i < table.size(); i++)
+        if (given[i]->count() > 0 && is_option(given[i]->results().back()))
+            fail_usage("--%s: needs a value, found the option %s", table[i].name, given[i]->results().back().c_str());
+    for (const std::string& extra : app.remaining()) {
+        if (!extra.starts_with("-")) continue;       // may be the value of an unknown option, which comes first
+        std::string name = extra.substr(0, extra.find('=')), near = nearest_name(name, names);
+        std::string advice = near.empty() ? "--help lists them" : "did you mean " + near + "?";
+        fail_usage("%s: unknown option; %s", printable(name).c_str(), advice.c_str());
+    }
+    ensure_usage(app.remaining().empty(), "'%s': unexpected argument; options begin with --", printable(app.remaining()[0]).c_str());
+
+    auto apply_command_line = [&] {
+        for (size_t i = 0; i < table.size(); i++) {
+            if (given[i]->count() == 0) continue;
+            set_from_text(table[i], given[i]->results().back(), std::string("--") + table[i].name);
+        }
+    };
+    const uint64_t CONFIG_MAX = 1 << 20;
+    auto apply_file_and_command_line = [&] {
+        try {
+            if (!o.config_file.empty()) options_from_json(o, file_read(o.config_file, CONFIG_MAX), o.config_file);
+        } catch (const Error& e) {
+            fail_usage("--config: %s", e.what());
+        }
+        apply_command_line();
+    };
+    apply_command_line();                            // finds --config, --resume, --run
+    apply_file_and_command_line();
+    auto default_run = [&] { return format("%s-%s-%llu", attn_name, position_name(o.model.pos), (unsigned long long)o.seed); };
+    std::string run = o.run.empty() ? default_run() : o.run;
+    std::string run_config = o.runs_dir + "/" + run + "/config.json";
+    if (o.resume && file_exists(run_config)) {
+        // Again from the start: defaults, the run's own options, --config, command line.
+        std::string text = file_read(run_config, CONFIG_MAX), config_file = o.config_file, runs_dir = o.runs_dir;
+        json attn = options_object(text, run_config).value("attn", json(attn_name));
+        ensure_usage(attn == attn_name, "--resume: run %s was trained with attention %s, this program has \"%s\"", run.c_str(),
+                     json_text(attn).c_str(), attn_name);
+        o = defaults;
+        options_from_json(o, text, run_config);
+        o.config_file = config_file;
+        apply_file_and_command_line();
+        o.runs_dir = runs_dir;                       // the folder may have been moved or renamed since
+    }
+    o.run = run;
+    options_check(o);
+    return true;
+}

@@ -1,0 +1,75 @@
+// Every option of the trainer, with its default. The same names (dashes as underscores) are the keys of config.json, so a run's
+// config.json repeats it: --config runs/NAME/config.json. The command line wins over the file.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+#include "runtime/run/config.h"
+
+struct Options {
+    ModelConfig model;                       // --context --layers --width --heads --kv-heads --head-dim --mlp-width --pos
+                                             // --rope-theta --qv-rope --qvka-dctx --qvka-tied --mla-dc --mla-dr --mla-dcq
+    // training
+    int64_t batch_tokens = 4096;             // tokens per optimizer step
+    int micro_batch = 0;                     // sequences per forward pass; 0: the largest divisor of the batch that is at most 16
+    int64_t steps = 1000;
+    double lr = 1e-3, final_fraction = 0.1;  // peak; the schedule ends at lr * final_fraction
+    int64_t warmup = 50;                     // steps
+    std::string schedule = "cosine";         // cosine | wsd | linear | constant
+    double decay_fraction = 0.2;             // wsd: the last part of the steps, spent going down
+    double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1.0;   // grad_clip 0: off
+    double spike_zscore = 0;                 // skip updates whose gradient norm is so many deviations above the recent mean (spike.h); 0: off
+    bool stochastic_rounding = false;        // bf16: weights are rounded from the master copy at random, right in the mean (adamw.h)
+    uint64_t seed = 1;
+    // data
+    std::string data = "data/tinyshakespeare";   // folder with train*.bin, val*.bin, tokenizer.json
+    std::string tokenizer;                   // default: DATA/tokenizer.json when it is there
+    int64_t val_every = 100;                 // steps; 0: only at the end
+    int64_t val_tokens = 0;                  // the first so many tokens of the validation split; 0: all of it
+    // samples of text
+    int64_t sample_every = 0;                // 0: never
+    int sample_tokens = 200;
+    double temperature = 0.8;                // 0: greedy
+    int top_k = 0;                           // 0: all
+    std::string prompt = "\n";
+    // the run
+    std::string run;                         // name; default: ATTN-pos-seed
+    std::string runs_dir = "runs";
+    bool resume = false, overwrite = false;
+    int64_t save_every = 0;                  // 0: only the last one
+    int keep = 2;                            // checkpoints kept
+    int64_t stop_at = 0;                     // stop (and save) after this step, as a signal would; 0: off
+    int threads = 0;                         // 0: all
+    int recompute = 0;                       // 1: GELU outputs again in the backward, 2: layernorm outputs too (less memory)
+    // several processes (mpirun, srun)
+    int zero = 1;                            // 0: all replicated; 1: optimizer state divided among the ranks; 2: gradients too
+    int deterministic_ranks = 0;             // add gradients as this many ranks would, for the same bits on any power of two up to it; 0: off
+    double comm_timeout = 600;               // seconds to wait for a rank before all are ended; 0: for ever
+    bool rank_logs = false;                  // ranks other than 0 write RUN/rank-N.log
+    bool quiet = false, dry_run = false;
+    std::string config_file;
+};
+
+// Parses argv. Later wins over earlier: defaults, with --resume the run's own config.json (when it exists), --config, the command line.
+// On --help or --version prints and returns false. Fails (exit 2) on anything wrong, one line with the nearest
+// option as a suggestion. Checks ranges and that the sizes divide; an indivisible --batch-tokens names the nearest valid ones.
+bool options_parse(Options& o, int argc, char** argv, const char* attn_name);
+
+// All options as JSON text (an object), and back: keys that are missing keep their value, an unknown key or a wrong type fails.
+// Left out: resume, overwrite, dry_run, stop_at, config, which belong to one invocation (a file must not delete a run).
+// Read is the flat object or one with "options" (a run's config.json); the key "attn" is accepted and ignored.
+std::string options_to_json(const Options& o);
+void options_from_json(Options& o, const std::string& json_text, const std::string& where);
+
+// What a resumed run must not change, as "key: old -> new": all that decides the loss curve (sizes, batch, schedule, seed, data, the
+// validation set; micro_batch too, as it changes rounding). Not: threads, val_every, sample_*, save_every, keep, names.
+// Compares options as given: a default 0 and the same size given outright differ.
+// ranks: with how many the run goes on; when they are not those it had, a micro-batch may differ.
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks = 1, bool same_ranks = true);
+
+// Sequences per optimizer step, of all ranks; micro-batch and accumulation steps of each. Fails with the nearest valid values.
+struct BatchPlan { int64_t sequences = 0; int micro_batch = 0; int64_t accumulation = 0; };
+BatchPlan batch_plan(const Options& o, int ranks = 1);
+
+// The nearest name by edit distance, "" when nothing is near.
+std::string nearest_name(const std::string& wrong, const std::vector<std::string>& names);

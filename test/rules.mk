@@ -1,0 +1,135 @@
+# The rules of tests and benchmarks, included by the Makefile, whose names they use.
+
+# ------------------------------------------------------------------------------------------------ tests
+# test_ops: every layer, tokenizer, data, files (fp32). test_ops in fp64: the same layers without rounding to hide behind.
+# test_gradients, test_model: whole models, one binary per variant and precision.
+test: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) test-binaries
+	@scripts/run_tests.sh
+
+# Tests are compiled with -O1: twice as fast to build, and what they test is compiled as always.
+$(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
+OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
+UNIT_TESTS := $(filter-out $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp,$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
+OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
+.PHONY: test-binaries fp64-binaries
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/step-%.safetensors,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
+	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS)) build/train-$(firstword $(VARIANTS))-emu-bf16
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
+fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
+
+build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
+	$(link)
+# The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
+# (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)
+build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(OBJ)/test/main.o $(call objects,test/ops/test_emu.cpp $(OP_TESTS) $(LAYERS))
+	$(link)
+build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+# Training steps, emulated against the CPU, which computes them first. One thread: for models this small, two would mostly wait.
+build/step-%.safetensors: build/step-reference-%
+	$(call say,write   $@)OMP_NUM_THREADS=1 $<
+build/step-reference-%: $(OBJ)/step-reference-%.o $(COMMON)
+	$(link)
+$(OBJ)/step-reference-%.o: test/model/step_reference.cpp
+	$(compile_variant)
+$(OBJ)/test-step-%.o: test/model/test_step.cpp
+	$(compile_variant)
+build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
+	$(link)
+$(OBJ)/test-gradients-%.o: test/model/test_gradients.cpp
+	$(compile_variant)
+$(OBJ)/test-model-%.o: test/model/test_model.cpp
+	$(compile_variant)
+# Communication between processes; test/system/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path on a fake of NCCL and CUDA (test/fakes/fake_nccl.cpp),
+# where their headers are. Against the real libraries: BACKEND=cuda.
+build/test-comm$(SUFFIX): $(COMM_OBJ)/test/system/comm_main.o $(COMM_OBJ)/test/system/test_comm.o $(COMMON)
+	$(link)
+NCCL_TEST := $(if $(and $(filter mpi,$(COMM)),$(NCCL_FOUND)),build/test-comm-nccl)
+NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o,test/system/comm_main test/system/test_comm test/fakes/fake_nccl $(patsubst %,runtime/comm/%,$(COMM_SOURCES_nccl)))
+build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< (nccl))$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_nccl) -MMD -MP $(CXXFLAGS) -c $< -o $@
+build/test-comm-nccl: $(NCCL_OBJ) $(OBJ)/runtime/run/build_info.o
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS) $(COMM_LIBS_mpi)
+build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+
+# 220 random kills and every passage of every point of the checkpoint protocol; libFuzzer on the parsers, 10 minutes each (needs clang);
+# the time of a checkpoint beside dd's.
+.PHONY: test-crash fuzz bench-checkpoint inspect
+test-crash: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer build/inspect
+	@test/system/test_crash.sh build 220
+fuzz:
+	@test/fuzz/run.sh
+bench-checkpoint: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer
+	@test/bench/bench_checkpoint.sh
+inspect: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/inspect
+
+# ------------------------------------------------------------------------------------------------ a GPU
+# The operation tests and whole models with BACKEND=cuda: against PyTorch's values in fp32, to rounding, and in bf16 (emu too).
+# They build without a GPU and run with one; gpu-check does all that is to be done on a machine with one.
+.PHONY: test-cuda-binaries gpu-check deps
+test-cuda-binaries: setup-test
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(VARIANTS))
+build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
+	$(link)
+build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+$(OBJ)/test-model-bf16-%.o: test/model/test_model_bf16.cpp
+	$(compile_variant)
+build/bench-%-$(BACKEND)-$(PRECISION): $(OBJ)/test/bench/bench_%.cu.o $(COMMON)
+	$(link)
+build/synthetic-data: $(OBJ)/test/bench/synthetic_data.o $(COMMON)
+	$(link)
+gpu-check:
+	@BACKEND=$(if $(filter emu,$(BACKEND)),emu,cuda) VARIANTS="$(VARIANTS)" JOBS=$(JOBS) DEPS="$(DEPS)" scripts/gpu_check.sh
+# On a machine with a package manager: what a build elsewhere needs, into the folder DEPS.
+deps: setup-test
+	@scripts/deps.sh "$(DEPS)"
+
+# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too, and runs the
+# backend's memory and copies on a stand-in for the CUDA runtime. Needs nvcc, no GPU.
+.PHONY: cuda-check cuda-objects
+cuda-check:
+	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects
+	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory
+	@build/test-cuda-memory --no-colors
+build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
+$(OBJ)/test/fakes/fake_cudart.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include
+cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))
+
+# ------------------------------------------------------------------------------------------------ measuring
+bench: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/bench-step build/bench-tokenizer build/tokenizer
+	@scripts/bench.sh
+build/bench-step: $(OBJ)/bench-step.o $(COMMON)
+	$(link)
+$(OBJ)/bench-step.o: test/bench/bench_step.cpp
+	@mkdir -p $(@D)
+	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$(ATTN) -c $< -o $@
+build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
+	$(link)
+
+# Two processes against two threads.
+.PHONY: bench-ranks
+bench-ranks: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer
+	@test/bench/bench_ranks.sh build
+# Bandwidth between processes: mpirun -np 2 build/bench-comm 44
+build/bench-comm: $(COMM_OBJ)/test/bench/bench_comm.o $(COMM_LINKED) $(OBJ)/runtime/run/build_info.o
+	$(link)

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Tests of scripts/: setup.sh, get_data.sh, compare.sh with stand-ins for apt, the tokenizer and the trainers, and build/report on
+# made-up runs. No network, nothing is installed, a few seconds.    test/system/test_scripts.sh [build]
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+BUILD=$(cd "${1:-build}" && pwd) || exit 1
+T=$(mktemp -d) || exit 1
+trap 'rm -rf "$T"' EXIT
+failures=0 checks=0
+BASH_PATH=$(command -v bash)
+
+check() {        # description, expected exit code, text that must appear ("" for none), command...
+    local what=$1 code=$2 text=$3 got output
+    shift 3
+    output=$("$@" 2>&1)
+    got=$?
+    checks=$((checks + 1))
+    if [[ $got != "$code" || $output != *"$text"* ]]; then
+        failures=$((failures + 1))
+        printf 'FAILED: %s\n  command: %s\n  exit code %s, expected %s; expected text: %s\n%s\n' "$what" "$*" "$got" "$code" "$text" "$output" | head -40
+    fi
+}
+stand_in() { printf '#!%s\n%s\n' "$BASH_PATH" "$2" >"$1"; chmod +x "$1"; }       # file, script
+
+# ---- setup.sh
+nothing() { env -i PATH=/nonexistent "$@" "$BASH_PATH" scripts/setup.sh "${MODE:-build}"; }
+check "an empty machine is told the exact command" 1 \
+    "sudo apt-get update && sudo apt-get install -y g++ make libcli11-dev nlohmann-json3-dev libpcre2-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
+MODE=test check "tests need doctest" 1 "libxxhash-dev doctest-dev" nothing
+MODE=compare check "compare wants gnuplot, curl and a text" 1 "gnuplot-nox curl bible-kjv" nothing
+MODE=typo check "an unknown mode" 2 "usage" nothing
+mkdir "$T/bin"
+mkdir -p "$T/headers/include/CLI" "$T/headers/include/nlohmann"
+touch "$T/headers/include/"{CLI/CLI.hpp,nlohmann/json.hpp,pcre2.h,xxhash.h,dnnl.h,cblas.h}
+check "headers in DEPS are enough" 0 "" env DEPS="$T/headers" NO_INSTALL=1 scripts/setup.sh build
+stand_in "$T/bin/g++" 'echo 9'
+stand_in "$T/bin/make" ':'
+check "an old compiler is named" 1 "found g++ 9" env -i PATH="$T/bin" "$BASH_PATH" scripts/setup.sh build
+rm "$T/bin/g++"
+# apt-get here knows no package until `update`, never knows libdnnl-dev, and its g++ finds the headers of what was installed.
+if ((EUID == 0)); then
+    for tool in env mkdir sleep; do ln -s "$(command -v $tool)" "$T/bin/$tool"; done
+    stand_in "$T/bin/apt-get" 'echo "$*" >>'"$T/apt.log"'
+[[ $* == *" update" ]] && { echo >'"$T/updated"'; exit 0; }
+[[ -f '"$T/updated"' && $* != *libdnnl-dev* && $DEBIAN_FRONTEND == noninteractive ]] || { echo "E: Unable to locate package"; exit 100; }
+echo "$*" >>'"$T/installed"'
+printf "#!'"$BASH_PATH"'\n[[ \$* == *dumpversion* ]] && echo 12 && exit\nwhile read -r line; do [[ \$line == have* ]] && [[ \$line != *dnnl* ]] && echo \"\$line\"; done\nexit 0\n" >'"$T/bin/g++"'
+'"$(command -v chmod)"' +x '"$T/bin/g++"
+    on_root() { env -i PATH="$T/bin" BUILD="$T/state" "$BASH_PATH" scripts/setup.sh build; }
+    check "installs after one update, lives without what the archive lacks" 0 "works without, better with: sudo apt-get install -y libdnnl-dev" on_root
+    check "apt was updated once" 0 "1" grep -c " update" "$T/apt.log"
+    lines=$(wc -l <"$T/apt.log")
+    check "the second time nothing is tried" 0 "works without" on_root
+    check "(no further apt call)" 0 "$lines" wc -l "$T/apt.log"
+fi
+
+# ---- get_data.sh
+mkdir "$T/tools"
+for tool in dirname sed cut sha256sum mkdir rm cat awk wc mktemp head mv curl wget; do ln -s "$(command -v $tool || command -v true)" "$T/tools/$tool"; done
+get_data() { env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" SHAKESPEARE_URL=http://127.0.0.1:9/input.txt "$BASH_PATH" scripts/get_data.sh "$@"; }
+stand_in "$T/tokenizer" 'mode=$1; out=""; while (($#)); do [[ $1 == --out ]] && out=$2; shift; done
+echo "$mode" >>'"$T/tokenizer.log"'
+if [[ $mode == train ]]; then echo "{}" >"$out"; else echo x >"$out/train.bin"; echo x >"$out/val.bin"; fi'
+check "no network, no bible: says what to do" 1 "sudo apt-get install -y bible-kjv" get_data
+check "(and leaves no folder that looks ready)" 1 "" test -e "$T/data/tinyshakespeare/source.txt"
+check "shakespeare alone does not fall back" 1 "can not be fetched" get_data --source shakespeare
+check "a vocabulary below the bytes" 2 "--vocab" get_data --vocab 12
+check "a missing file" 1 "/absent.txt: no such file" get_data --out "$T/data/mine" --source /absent.txt
+seq 1 2000 >"$T/mine.txt"
+check "own text" 0 "$T/data/mine" get_data --out "$T/data/mine" --source "$T/mine.txt"
+check "its stamp" 0 "vocabulary: 1024" cat "$T/data/mine/source.txt"
+check "again: nothing is done" 0 "$T/data/mine" get_data --out "$T/data/mine" --source "$T/mine.txt"
+check "(the tokenizer ran once)" 0 "train
+encode" cat "$T/tokenizer.log"
+seq 1 2001 >"$T/mine.txt"
+check "changed text is encoded again" 0 "training a tokenizer" get_data --out "$T/data/mine" --source "$T/mine.txt"
+mkdir -p "$T/data/raw"
+echo "not shakespeare" >"$T/data/raw/tinyshakespeare.txt"
+check "a file of the right name with other content is not taken" 1 "can not be fetched" get_data --source shakespeare
+stand_in "$T/tools/bible" 'for i in {1..50000}; do echo "Ge$((i / 30)):$i In the beginning God created the heaven and the earth, and the rest, verse $i."; done'
+check "the King James Bible is taken instead" 0 "$T/data/kjv" get_data
+check "its references are gone" 0 "In the beginning God" head -n 1 "$T/data/raw/kjv.txt"
+
+# ---- compare.sh with stand-in trainers
+mkdir -p "$T/build" "$T/shards"
+touch "$T/shards/train.bin" "$T/shards/val.bin"
+trainer='echo "$*" >>'"$T/trainer.log"'
+dir="" run="" seed=1 attn=${0##*-}
+while (($#)); do case $1 in --runs-dir) dir=$2;; --run) run=$2;; --seed) seed=$2;; esac; shift; done
+mkdir -p "$dir/$run/checkpoints/step-10"
+trap "echo saved >'"$T/saved"'; exit 75" TERM
+if [[ $attn == gqa && -f '"$T/slow"' ]]; then echo running >'"$T/running"'; for i in {1..100}; do sleep 0.05; done; fi
+if [[ $attn == mla ]]; then echo "mla: cannot factor 7" >&2; exit 3; fi
+loss=2.0; [[ $attn == gqa ]] && loss=2.1; [[ $seed == 2 ]] && loss=${loss}5
+cat >"$dir/$run/config.json" <<END
+{"attn": "$attn", "options": {"pos": "rope", "seed": $seed, "steps": 20, "batch_tokens": 512, "lr": 0.003, "threads": 2},
+ "model": {"parameters": 1048576, "parameters_non_embedding": 786432, "cache_bytes_per_token": 4096, "flops_per_token": 5505024, "vocab_size": 512},
+ "machine": {"cpu": "Z80", "threads": 2}, "build": {"commit": "abc", "compiler": "g++"}, "data": {"train_tokens": 1024, "val_tokens": 512, "fingerprint": "f"}}
+END
+for step in 0 10 18 20; do echo "{\"step\": $step, \"tokens\": $((step * 512)), \"seconds\": $step, \"loss\": 2.2, \"val_loss\": $loss, \"bits_per_byte\": 1.5, \"lr\": 0.1, \"grad_norm\": 1, \"tokens_per_second\": 1500, \"mfu\": null}"; done >"$dir/$run/metrics.jsonl"'
+for variant in qkv gqa mla; do stand_in "$T/build/train-$variant" "$trainer"; done
+ln -s "$BUILD/report" "$T/build/report"
+compare() { env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=c SIZE=tiny "$@" scripts/compare.sh; }
+check "an unknown size" 2 "choose tiny" compare SIZE=huge VARIANTS=qkv
+check "a missing trainer is found before training" 1 "train-qv is missing" compare VARIANTS="qkv qv"
+check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --context 64 --batch-tokens 512 --steps 60" compare VARIANTS=qkv DRY_RUN=1
+check "(and trains nothing)" 1 "" test -e "$T/trainer.log"
+check "two variants" 0 "[2/2] gqa, rope, seed 1" compare VARIANTS="qkv gqa" STEPS=20
+report=$T/runs/c/report.md
+check "the report's row" 0 "| gqa | rope | 1.049M | 786.4k | 4096 | 5.505M | 1500 | 2.1000 | 1.5000 | +0.1000 |" cat "$report"
+check "the baseline's row comes first, as the best" 0 "| **qkv** | **rope** | **1.049M** | **786.4k** | **4096** | **5.505M** | **1500** | **2.0000** | **1.5000** | **0** |" cat "$report"
+check "the uniform model" 0 "ln 512 = 6.2383 nats" cat "$report"
+check "one seed is not a claim" 0 "train at least three seeds" cat "$report"
+check "csv" 0 "gqa-rope-1,gqa,rope,1,20,1,1048576,786432,4096,5505024,1500,20,2.1,1.5,0.1" cat "$T/runs/c/report.csv"
+if command -v gnuplot >/dev/null; then check "picture" 0 "PNG" head -c 4 "$T/runs/c/loss.png"; fi
+check "the finished runs are kept" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare VARIANTS="qkv gqa" STEPS=20
+check "other options under the same name are refused" 2 "FRESH=1" compare VARIANTS="qkv gqa" STEPS=10
+check "a second seed joins" 0 "+0.1000 [+0.1000, +0.1000]" compare VARIANTS="qkv gqa" STEPS=20 SEEDS=2
+check "(four trainings in all)" 0 "4" grep -c . "$T/trainer.log"
+check "a failing variant: message and exit code" 1 "mla-rope-1 failed with exit code 3" compare VARIANTS="mla qkv" STEPS=20
+check "(its own words are seen)" 1 "mla: cannot factor 7" compare VARIANTS="mla qkv" STEPS=20
+touch "$T/slow"
+env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=s SIZE=tiny VARIANTS="qkv gqa" STEPS=20 scripts/compare.sh >"$T/stopped.log" 2>&1 &
+pid=$!
+for i in {1..100}; do [[ -f $T/running ]] && break; sleep 0.05; done
+kill -TERM $pid
+wait $pid
+check "a signal reaches the trainer, which saves" 0 "saved" cat "$T/saved"
+check "stopped, and says how to go on" 0 "Repeat the same command" cat "$T/stopped.log"
+rm "$T/slow"
+check "then it continues" 0 "[1/2] qkv, rope, seed 1: done before, kept" compare NAME=s VARIANTS="qkv gqa" STEPS=20
+check "(with --resume)" 0 "--resume" tail -n 1 "$T/trainer.log"
+
+# ---- report
+check "no runs" 1 "no run in it" "$BUILD/report" "$T/shards"
+check "no arguments" 2 "which runs?" "$BUILD/report"
+check "a wrong option" 2 "--nope: no such option" "$BUILD/report" --nope
+mkdir -p "$T/odd dir's/empty"
+cp -r "$T/runs/c/qkv-rope-1" "$T/odd dir's/"
+echo '{}' >"$T/odd dir's/empty/config.json"
+check "a run without metrics is named, odd folder names work" 0 "holds no measurement" "$BUILD/report" "$T/odd dir's"
+check "without gnuplot the tables are written, and it says how to get it" 0 "apt-get install -y gnuplot-nox" env PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
+check "(the table)" 0 "| gqa | rope |" cat "$T/no-plot/report.md"
+
+printf 'test_scripts: %d checks, %d failed\n' "$checks" "$failures"
+((failures == 0))
