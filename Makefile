@@ -30,6 +30,12 @@ $(error BACKEND=cuda needs nvcc, which is not here: install the CUDA toolkit, gi
 endif
 endif
 
+# A mistyped name is told before anything is compiled. (mla:dc=64 is a row of a comparison: mla with an option.)
+UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(VARIANTS),$(if $(wildcard attention/$(firstword $(subst :, ,$(v))).h),,$(v))))
+ifneq ($(UNKNOWN),)
+$(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
+endif
+
 # ------------------------------------------------------------------------------------------------ flags, each with its reason
 ifneq ($(DEPS),)
 DEPFLAGS  := -isystem $(DEPS)/include
@@ -37,16 +43,23 @@ DEPLIBS   := -L$(DEPS)/lib -Wl,-rpath,$(abspath $(DEPS))/lib
 endif
 # (The number sign through a variable: make before 4.3 wants it escaped in a function, later ones take the backslash literally.)
 HASH      := \#
+comma     := ,
 has_header = $(shell echo '$(HASH)include <$(1)>' | $(CXX) $(DEPFLAGS) $(2) -E -x c++ - >/dev/null 2>&1 && echo yes)
-ifeq ($(BLAS),auto)
-override BLAS := $(if $(call has_header,dnnl.h),onednn,$(if $(call has_header,cblas.h),openblas,none))
-endif
 BLAS_DEFINE_onednn   := -DBLAS_ONEDNN
 BLAS_DEFINE_openblas := -DBLAS_OPENBLAS
 BLAS_LIB_onednn      := -ldnnl
 BLAS_LIB_openblas    := -lopenblas
+# A program is linked: a cblas.h alone may be the reference library's.
+BLAS_HEADER_onednn   := dnnl.h
+BLAS_HEADER_openblas := cblas.h
+has_blas = $(shell printf '$(HASH)include <$(BLAS_HEADER_$(1))>\nint main() {}\n' | $(CXX) $(DEPFLAGS) -x c++ - $(DEPLIBS) $(BLAS_LIB_$(1)) -o /dev/null >/dev/null 2>&1 && echo yes)
 ifneq ($(BACKEND),cpu)
 override BLAS := none
+endif
+ifeq ($(BLAS),auto)
+override BLAS := $(if $(call has_blas,onednn),onednn,$(if $(call has_blas,openblas),openblas,none))
+else ifneq ($(filter build/% %-binaries,$(MAKECMDGOALS)),)
+$(if $(filter-out none,$(BLAS)),$(if $(call has_blas,$(BLAS)),,$(error BLAS=$(BLAS): $(if $(BLAS_LIB_$(BLAS)),no program can be linked with $(BLAS_LIB_$(BLAS)); apt-get install $(if $(filter onednn,$(BLAS)),libdnnl-dev,libopenblas-dev)$(comma) or build with BLAS=auto,choose auto$(comma) onednn$(comma) openblas or none))))
 endif
 
 # -fno-math-errno       sqrt and log need not set errno: lets loops with them vectorise; values unchanged
@@ -72,7 +85,6 @@ CXXFLAGS  += -Wno-unknown-pragmas -Wno-unknown-warning-option -Wno-restrict
 endif
 KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) $(if $(SANITIZE),,-O2) -x c++
 GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_90$(comma)code=compute_90)
-comma      := ,
 # -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, in attention spills too.
 KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra,-fopenmp $(if $(V),-Xptxas -v) -MMD -MP
 # The toolkit's libraries are found at run time without LD_LIBRARY_PATH.
@@ -128,7 +140,7 @@ $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -
 MAKEFLAGS += --no-builtin-rules
 # `make` alone explains itself; `make BACKEND=cuda ATTN=qv` builds that trainer.
 .DEFAULT_GOAL := $(if $(filter command,$(origin ATTN) $(origin BACKEND)),train,help)
-.PHONY: help train train-all tokenizer report compare data test bench clean setup-build setup-test setup-compare
+.PHONY: help train train-all tokenizer report compare data test bench clean setup-build setup-data setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
 # One short line for each file; `make V=1` shows the whole commands.
@@ -145,17 +157,18 @@ help:
 	@sed 's/^\t//' scripts/help.txt
 
 # ------------------------------------------------------------------------------------------------ building
-# Set-up runs first and a second make then looks at what is installed.
+# Set-up runs first and a second make then looks at what is installed. Two of them in one tree take turns, where there is flock (util-linux).
+in_turn    = mkdir -p build && exec 9>build/.lock && if command -v flock >/dev/null; then flock -n 9 || { echo "another make builds here: waiting for it" >&2; flock 9; }; fi &&
 train: setup-build
-	@$(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(SUFFIX)
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(SUFFIX)
 	@echo "built build/train-$(ATTN)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(SUFFIX) --help"
 	@$(if $(COMM_NOTE),echo "$(COMM_NOTE)",:)
 train-all: setup-build
-	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
 tokenizer: setup-build
-	@$(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 report: setup-build
-	@$(MAKE) --no-print-directory -j$(JOBS) build/report
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/report
 
 $(OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
@@ -185,6 +198,8 @@ build/report: $(OBJ)/tools/report/report.o $(COMMON)
 
 setup-build:
 	@scripts/setup.sh build
+setup-data:
+	@scripts/setup.sh data
 setup-test:
 	@scripts/setup.sh test
 setup-compare:
@@ -193,11 +208,11 @@ setup-compare:
 # ------------------------------------------------------------------------------------------------ the main job
 # All variants on the same text: VARIANTS, POS, SIZE, STEPS, SEEDS, ... as `make help` lists them.
 compare: setup-compare
-	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
-	@$(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report
 	@VARIANTS="$(VARIANTS)" SUFFIX="$(SUFFIX)" scripts/compare.sh
-data: setup-build
-	@$(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
+data: setup-data
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 	@scripts/get_data.sh
 
 include test/rules.mk

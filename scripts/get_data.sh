@@ -4,9 +4,12 @@
 #   auto (default)  tiny Shakespeare (1.1 MB, Karpathy's char-rnn); where the network is closed, the King James Bible (4.1 MB),
 #                   which Debian's package bible-kjv holds; with neither, says what to do.
 #   FILE...         your own text files.
+#   N               the vocabulary: 257 (256 single bytes and <|endoftext|>) or more; default 1024, others get data/NAME-N.
+# Relative paths are the caller's.
 # The last line on stdout is the data folder; everything else goes to stderr. Does nothing when the folder is ready
-# (data/NAME/source.txt says from what it was made). Raw texts are kept in data/raw/.
+# (data/NAME/source.txt says from what it was made); two at once take turns. Raw texts are kept in data/raw/.
 set -euo pipefail
+CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 SHAKESPEARE_URL=${SHAKESPEARE_URL:-https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt}
@@ -26,12 +29,18 @@ while (($#)); do
         --out) out=${2:?--out needs a folder}; shift 2 ;;
         --vocab) vocab=${2:?--vocab needs a number}; shift 2 ;;
         --source) shift; sources=(); while (($#)) && [[ $1 != --* ]]; do sources+=("$1"); shift; done ;;
-        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) usage "$1: no such option" ;;
     esac
 done
-[[ $vocab =~ ^[1-9][0-9]{2,6}$ ]] || usage "--vocab $vocab: give a number from 256 (single bytes) up, such as 1024"
+[[ $vocab =~ ^[1-9][0-9]{2,6}$ ]] && ((vocab >= 257)) || usage "--vocab $vocab: give a number from 257 (256 single bytes and <|endoftext|>) up, such as 1024"
 ((${#sources[@]})) || usage "--source needs a name or files"
+
+from_caller() { if [[ $1 == /* || $CALLED_FROM == "$PWD" ]]; then printf '%s' "$1"; else printf '%s/%s' "$CALLED_FROM" "$1"; fi; }
+[[ -z $out ]] || out=$(from_caller "$out")
+# What a user without root's rights has to do: through sudo where there is one.
+sudo=""
+((EUID == 0)) || sudo=$(command -v sudo >/dev/null && echo "sudo " || echo "(as root) ")
 
 # A partial download is continued; only a file with the right checksum gets its final name.
 fetch_shakespeare() {
@@ -63,14 +72,15 @@ print_kjv() {
     [[ -s $file ]] && return 0
     command -v bible >/dev/null || return 1
     mkdir -p "$DATA_ROOT/raw"
+    part=$file.$$.part
     bible -f "Gen1:1-Rev22:21" </dev/null | awk '{
         reference = $1; chapter = reference; sub(/:.*/, "", chapter)
         if (NR > 1 && chapter != last) print ""
         last = chapter
         print substr($0, length(reference) + 2)
-    }' >"$file.part" || return 1
-    (($(wc -c <"$file.part") > 4000000)) || { rm -f "$file.part"; say "bible printed less than the whole text"; return 1; }
-    mv "$file.part" "$file"
+    }' >"$part" || { rm -f "$part"; return 1; }
+    (($(wc -c <"$part") > 4000000)) || { rm -f "$part"; say "bible printed less than the whole text"; return 1; }
+    mv "$part" "$file"
 }
 
 # Ready: its stamp was written last, for this source and vocabulary, and the shards are there.
@@ -80,37 +90,46 @@ is_ready() {    # folder source
         compgen -G "$1/train*.bin" >/dev/null && compgen -G "$1/val*.bin" >/dev/null
 }
 finish() { printf '%s\n' "$1"; exit 0; }
+folder_of() { printf '%s' "${out:-$DATA_ROOT/$1$( ((vocab == 1024)) || printf -- '-%s' "$vocab")}"; }      # so that no run's data is remade under it
+
+# One at a time in one tree: whoever waited finds all that is common ready. Without flock (util-linux) each makes its own.
+mkdir -p "$DATA_ROOT" || die "$DATA_ROOT: cannot be made"
+part=""
+trap '[[ -z $part ]] || rm -f "$part"' EXIT
+if command -v flock >/dev/null && { exec 9>"$DATA_ROOT/.lock"; } 2>/dev/null; then
+    flock -n 9 || { say "another get_data.sh is at work in $DATA_ROOT; waiting for it"; flock 9; }
+fi
 
 name="" files=()
 case ${sources[0]} in
     auto)
-        for s in tinyshakespeare kjv; do is_ready "${out:-$DATA_ROOT/$s}" $s && finish "${out:-$DATA_ROOT/$s}"; done
+        for s in tinyshakespeare kjv; do is_ready "$(folder_of $s)" $s && finish "$(folder_of $s)"; done
         if fetch_shakespeare; then name=tinyshakespeare
         elif say "tiny Shakespeare can not be fetched; taking the King James Bible (package bible-kjv) instead"; print_kjv; then name=kjv
         else
             die "no text. Do one of:
   open the network to  $SHAKESPEARE_URL
   or save that file as $DATA_ROOT/raw/tinyshakespeare.txt
-  or install the King James Bible: sudo apt-get install -y bible-kjv
+  or install the King James Bible: ${sudo}apt-get install -y bible-kjv
   or use your own text: scripts/get_data.sh --out data/mine --source FILE..."
         fi ;;
     shakespeare)
-        is_ready "${out:-$DATA_ROOT/tinyshakespeare}" tinyshakespeare && finish "${out:-$DATA_ROOT/tinyshakespeare}"
+        is_ready "$(folder_of tinyshakespeare)" tinyshakespeare && finish "$(folder_of tinyshakespeare)"
         fetch_shakespeare || die "$SHAKESPEARE_URL can not be fetched. Save it as $DATA_ROOT/raw/tinyshakespeare.txt, or use --source kjv"
         name=tinyshakespeare ;;
     kjv)
-        is_ready "${out:-$DATA_ROOT/kjv}" kjv && finish "${out:-$DATA_ROOT/kjv}"
-        print_kjv || die "the program bible is missing: sudo apt-get install -y bible-kjv"
+        is_ready "$(folder_of kjv)" kjv && finish "$(folder_of kjv)"
+        print_kjv || die "the program bible is missing: ${sudo}apt-get install -y bible-kjv"
         name=kjv ;;
     *)
-        files=("${sources[@]}")
+        for f in "${sources[@]}"; do files+=("$(from_caller "$f")"); done
         for f in "${files[@]}"; do [[ -f $f && -r $f ]] || die "$f: no such file"; done
         [[ -n $out ]] || usage "--source FILE needs --out data/NAME"
         name="files $(cat "${files[@]}" | sha256sum | cut -d' ' -f1)"
         is_ready "$out" "$name" && finish "$out" ;;
 esac
 ((${#files[@]})) || files=("$DATA_ROOT/raw/$name.txt")
-out=${out:-$DATA_ROOT/$name}
+out=$(folder_of "$name")
 
 [[ -x $TOKENIZER ]] || die "$TOKENIZER is missing; build it first: make tokenizer"
 mkdir -p "$out"
@@ -119,7 +138,6 @@ rm -f "$out/source.txt"                                   # until all is done, t
 bytes=$(cat "${files[@]}" | wc -c)
 learn=$((bytes / 10 * 9 < TRAIN_LIMIT ? bytes / 10 * 9 : TRAIN_LIMIT))
 part=$(mktemp "$out/learn.XXXXXX")
-trap 'rm -f "$part"' EXIT
 { cat "${files[@]}" 2>/dev/null || true; } | head -c "$learn" >"$part"
 say "$name: $bytes bytes; training a tokenizer of $vocab tokens, then encoding into $out"
 "$TOKENIZER" train --vocab-size "$vocab" --out "$out/tokenizer.json" "$part" >&2

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Runs every suite that `make test` builds: one line each with its seconds, the output of those that fail, at the end the counts.
 #   scripts/run_tests.sh [word]      word: only suites with it in their name, such as gradients or qv
-# Counted are doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts nothing; one that is missing, crashes or runs nothing counts as failed.
+#   LIMIT=600                        seconds that a suite may take; a shell suite that needs more says so in a line "# limit: N s"
+# Counted are doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts nothing. One that is
+# missing, crashes, runs nothing, passes its limit or leaves processes behind counts as failed, and what it started is ended, mpirun's ranks too.
 # Not for building: `make test` does that first.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ONLY=${1:-}
 BUILD=${BUILD:-build}
+LIMIT=${LIMIT:-600}
 VARIANTS=${VARIANTS:-$(sed -n 's/^VARIANTS *?= *//p' Makefile)}
 # Threads that wait for each other spin shortly and then sleep, as in the trainer (backend_prepare): sleeping at once makes small models four
 # times slower, spinning for ever makes everything slow on a busy machine.
@@ -14,6 +17,7 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-5000}
 
 # Which random order: the same in every run, so that a failure can be repeated; another by hand.
 RANDOM_SEED=${RANDOM_SEED:-1}
+[[ $LIMIT =~ ^[1-9][0-9]{0,5}$ ]] || { printf 'LIMIT=%s: give seconds, such as 600\n' "$LIMIT" >&2; exit 2; }
 
 suites=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64")
 for variant in $VARIANTS; do suites+=("$BUILD/test-gradients-$variant" "$BUILD/test-model-$variant-fp32" "$BUILD/test-model-$variant-fp64"); done
@@ -31,6 +35,59 @@ counts() {
         { read -r a b kind || exit 1; [[ -z $kind ]] || a=$((a - b)); printf '%s %s\n' "$a" "$b"; }
 }
 
+# A suite is a session of its own and carries QV_SUITE in its environment: between them they find what left its process group (mpirun's ranks,
+# jobs under set -m), what became a daemon, and what was orphaned. Prints the processes of the suite that still run.
+processes_of() {         # session, mark
+    {
+        sed -n 's/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* \([0-9]*\) .*/\1 \2/p' /proc/[0-9]*/stat | sed -n "s/ $1\$//p"
+        grep -lzxF "QV_SUITE=$2" /proc/[0-9]*/environ | cut -d/ -f3
+    } 2>/dev/null | sort -u
+}
+end_processes() {        # session, mark: asks, so that a suite may clear up; five seconds later it does not ask
+    local signal try pids
+    for signal in TERM KILL; do
+        for ((try = 0; try < 50; try++)); do
+            mapfile -t pids < <(processes_of "$1" "$2")
+            ((${#pids[@]})) || return 0
+            ((try % 10)) || kill "-$signal" "${pids[@]}" 2>/dev/null
+            sleep 0.1
+        done
+    done
+}
+child="" mark=""
+stop() {
+    [[ -z $child ]] || end_processes "$child" "$mark"
+    exit 130
+}
+trap stop INT TERM HUP
+# Runs a command within a limit. Sets code, and ended: why it was ended or what it left running, "" if neither.
+run_suite() {            # seconds, command...
+    local limit=$1 timer left try
+    shift
+    mark=$$.$RANDOM.${EPOCHREALTIME//[!0-9]/}
+    ended=""
+    QV_SUITE=$mark setsid "$@" >"$log" 2>&1 </dev/null &
+    child=$!
+    sleep "$limit" &
+    timer=$!
+    wait -n "$child" "$timer"
+    code=$?
+    if kill -0 "$timer" 2>/dev/null; then
+        kill "$timer"
+        for ((try = 0; try < 30; try++)); do              # the last ones may be on their way out
+            mapfile -t left < <(processes_of "$child" "$mark")
+            ((${#left[@]})) || break
+            sleep 0.1
+        done
+        ((${#left[@]} == 0)) || ended="left running: $(for pid in "${left[@]}"; do tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120; printf '; '; done 2>/dev/null)"
+    else
+        ended="did not end within $limit s" code=124
+    fi
+    [[ -z $ended ]] || end_processes "$child" "$mark"
+    wait "$timer" "$child" 2>/dev/null
+    child=""
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0 failed=0 broken=()
@@ -39,24 +96,27 @@ for suite in "${suites[@]}"; do
     suite=${suite%% *} order=${name#"${suite##*/}"} order=${order# }
     [[ $name == *"$ONLY"* ]] || continue
     started=$(date +%s%N)
+    limit=$LIMIT
     case $suite in
-        *.sh) bash "$suite" "$BUILD" >"$log" 2>&1 </dev/null ;;
-        *) EMU_ORDER=${order:-${EMU_ORDER:-}} "$suite" --no-colors >"$log" 2>&1 </dev/null ;;
+        *.sh) own=$(sed -n 's/^# limit: \([0-9]*\) s$/\1/p' "$suite")
+              limit=$((${own:-0} > limit ? own : limit))
+              run_suite "$limit" bash "$suite" "$BUILD" ;;
+        *) EMU_ORDER=${order:-${EMU_ORDER:-}} run_suite "$limit" "$suite" --no-colors ;;
     esac
-    code=$?
     tenths=$((($(date +%s%N) - started) / 100000000))
-    if ((code == 0)) && reason=$(sed -n 's/^test_[a-z_]*: skipped: //p' "$log" | head -n 1) && [[ -n $reason ]]; then
+    if ((code == 0)) && [[ -z $ended ]] && reason=$(sed -n 's/^test_[a-z_]*: skipped: //p' "$log" | head -n 1) && [[ -n $reason ]]; then
         printf '%-30s skipped: %s\n' "$name" "$reason"
         continue
     fi
     read -r good bad < <(counts <"$log") || good=0 bad=0
     ((code == 0 || bad > 0)) || bad=1                # a crash
     ((good + bad > 0)) || bad=1                      # nothing ran
+    [[ -z $ended ]] || ((bad > 0)) || bad=1
     passed=$((passed + good)) failed=$((failed + bad))
-    printf '%-30s %4d passed %3d failed %5d.%d s\n' "$name" "$good" "$bad" $((tenths / 10)) $((tenths % 10))
+    printf '%-30s %4d passed %3d failed %5d.%d s%s\n' "$name" "$good" "$bad" $((tenths / 10)) $((tenths % 10)) "${ended:+  $ended}"
     if ((bad)); then
-        broken+=("$name")
-        printf -- '---- %s, exit code %d\n' "$suite${order:+, EMU_ORDER=$order}" "$code"
+        broken+=("$name${ended:+ (${ended%%:*})}")
+        printf -- '---- %s, exit code %d%s\n' "$suite${order:+, EMU_ORDER=$order}" "$code" "${ended:+, $ended}"
         tail -n 200 "$log"
         printf -- '----\n'
     fi

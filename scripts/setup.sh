@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian and Ubuntu, as root or with sudo that asks no password; elsewhere prints the command to run.
-#   scripts/setup.sh [build|test|compare]      what for; default: everything
+#   scripts/setup.sh [build|data|test|compare]      what for (compare: build and data too); default: everything
 # Exit 0: all that is required is there (what is only wanted may be missing: one line says so). Exit 1: something required is
 # missing. When all is there it costs one run of the preprocessor and says nothing. Never asks a question.
-#   DEPS=dir      folder whose include/ holds copied headers, for machines without a package manager
+#   DEPS=dir      folder whose include/ and lib/ hold copied headers and libraries, for machines without a package manager
 #   CXX=g++       the compiler      NO_INSTALL=1  only check and print
 set -u
 MODE=${1:-all}
@@ -13,11 +13,11 @@ DEPS=${DEPS:-}
 TRIED=${BUILD:-build}/.setup-not-available
 
 case $MODE in
-    build | test | compare | all) ;;
-    *) printf 'usage: scripts/setup.sh [build|test|compare]\n' >&2; exit 2 ;;
+    build | data | test | compare | all) ;;
+    *) printf 'usage: scripts/setup.sh [build|data|test|compare]\n' >&2; exit 2 ;;
 esac
 
-# package | how it is found: h:header, m:header that mpicc finds, or c:command | needed for | R required, W wanted (works without it) | what it gives
+# package | how it is found: h:header, l:library and header, m:header that mpicc finds, c:command, f:file | needed for | R required, W wanted (works without it) | what it gives
 PACKAGES='
 g++                  c:CXX                      build    R  the compiler, version 10 or later (C++20)
 make                 c:make                     build    R  runs the build
@@ -26,13 +26,16 @@ nlohmann-json3-dev   h:nlohmann/json.hpp        build    R  JSON
 libpcre2-dev         h:pcre2.h                  build    R  the pattern of the tokenizer
 libxxhash-dev        h:xxhash.h                 build    R  checksums
 libdnnl-dev          h:dnnl.h                   build    W  faster matrix products
-libopenblas-dev      h:cblas.h                  build    W  faster matrix products
+libopenblas-dev      l:openblas:cblas.h         build    W  faster matrix products
 libopenmpi-dev       m:mpi.h                    build    W  several processes and machines
 openmpi-bin          c:mpirun                   build    W  starts several processes
 doctest-dev          h:doctest/doctest.h        test     R  the test framework
+procps               c:pkill                    test     R  tests find and end processes with it
+strace               c:strace                   test     W  a test looks at the order of system calls with it
 gnuplot-nox          c:gnuplot                  compare  W  the picture of the loss curves
-curl                 c:curl                     compare  W  fetches tiny Shakespeare
-bible-kjv            c:bible                    compare  W  a text when the network is closed
+curl                 c:curl                     data     W  fetches tiny Shakespeare
+ca-certificates      f:/etc/ssl/certs/ca-certificates.crt data W  curl checks with them whom it speaks to
+bible-kjv            c:bible                    data     W  a text when the network is closed
 '
 
 # One preprocessor run over __has_include of every header; prints "have HEADER" for those it finds.
@@ -45,6 +48,12 @@ probe_headers() {
     "$CXX" -std=gnu++17 -E -P ${DEPS:+-isystem "$DEPS/include"} -x c++ - <<<"$source" 2>/dev/null
 }
 
+# Another package's cblas.h, the reference one, is no OpenBLAS: a program is linked.
+links() {        # library:header
+    printf '#include <%s>\nint main() {}\n' "${1#*:}" |
+        "$CXX" ${DEPS:+-isystem "$DEPS/include" -L"$DEPS/lib"} -x c++ - -l"${1%%:*}" -o /dev/null >/dev/null 2>&1
+}
+
 # Sets missing_required and missing_wanted, and tells why in `reasons`.
 look() {
     missing_required=() missing_wanted=() reasons=""
@@ -52,13 +61,18 @@ look() {
     headers=$(probe_headers)
     while read -r package how mode need what; do
         [[ -n $package ]] || continue
-        [[ $MODE == all || $mode == build || $mode == "$MODE" ]] || continue
+        [[ $MODE == all || $mode == build || $mode == "$MODE" || $MODE-$mode == compare-data ]] || continue
+        # Whoever asks for a library gets it, or is told.
+        [[ $package-${BLAS:-} != libopenblas-dev-openblas && $package-${BLAS:-} != libdnnl-dev-onednn ]] || need=R
         case $how in
             c:CXX)
                 version=$("$CXX" -dumpversion 2>/dev/null) && [[ ${version%%.*} =~ ^[0-9]+$ ]] && ((${version%%.*} >= 10)) && continue
                 [[ -n $version ]] && what="$what; found $CXX $version" ;;
             m:*) printf '#include <%s>\n' "${how#m:}" | mpicc -E -o /dev/null -x c - >/dev/null 2>&1 && continue ;;
+            f:*) [[ -s ${how#f:} ]] && continue ;;
             c:*) command -v "${how#c:}" >/dev/null 2>&1 && continue ;;
+            l:*) [[ $need == R || $'\n'$headers$'\n' != *$'\nhave dnnl.h\n'* ]] || continue        # one of the two is enough
+                 links "${how#l:}" && continue ;;
             h:*) [[ $'\n'$headers$'\n' == *$'\n'"have ${how#h:}"$'\n'* ]] && continue ;;
         esac
         if [[ $need == R ]]; then missing_required+=("$package"); else missing_wanted+=("$package"); fi
@@ -90,6 +104,13 @@ install_packages() {      # a stale or empty package list is refreshed once
     apt update && apt install --no-install-recommends "$@"
 }
 
+# What a user without root's rights has to do: through sudo where there is one, else whoever is root does it.
+advice() {       # packages...
+    if ((EUID == 0)); then printf 'apt-get update && apt-get install -y %s' "$*"
+    elif command -v sudo >/dev/null 2>&1; then printf 'sudo apt-get update && sudo apt-get install -y %s' "$*"
+    else printf 'apt-get update && apt-get install -y %s      (as root; there is no sudo here)' "$*"; fi
+}
+
 look
 ((${#missing_required[@]} + ${#missing_wanted[@]})) || exit 0
 
@@ -114,12 +135,11 @@ if ((${#missing_required[@]} + ${#wanted[@]})) && can_install; then
 fi
 
 if ((${#missing_required[@]})); then
-    printf 'missing:\n%sinstall with:\n  sudo apt-get update && sudo apt-get install -y %s\n' "$reasons" \
-        "${missing_required[*]}${missing_wanted[*]:+ ${missing_wanted[*]}}" >&2
+    printf 'missing:\n%sinstall with:\n  %s\n' "$reasons" "$(advice "${missing_required[@]}" ${missing_wanted[@]+"${missing_wanted[@]}"})" >&2
     printf 'without a package manager: copy the headers into folder/include and give DEPS=folder\n' >&2
     exit 1
 fi
 if ((${#missing_wanted[@]})); then
-    printf 'works without, better with: sudo apt-get install -y %s\n' "${missing_wanted[*]}" >&2
+    printf 'works without, better with: %s\n' "$(advice "${missing_wanted[@]}")" >&2
 fi
 exit 0

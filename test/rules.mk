@@ -4,7 +4,7 @@
 # test_ops: every layer, tokenizer, data, files (fp32). test_ops in fp64: the same layers without rounding to hide behind.
 # test_gradients, test_model: whole models, one binary per variant and precision.
 test: setup-test
-	@$(MAKE) --no-print-directory -j$(JOBS) test-binaries
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) test-binaries
 	@scripts/run_tests.sh
 
 # Tests are compiled with -O1: twice as fast to build, and what they test is compiled as always.

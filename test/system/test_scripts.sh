@@ -24,10 +24,22 @@ stand_in() { printf '#!%s\n%s\n' "$BASH_PATH" "$2" >"$1"; chmod +x "$1"; }      
 
 # ---- setup.sh
 nothing() { env -i PATH=/nonexistent "$@" "$BASH_PATH" scripts/setup.sh "${MODE:-build}"; }
-check "an empty machine is told the exact command" 1 \
-    "sudo apt-get update && sudo apt-get install -y g++ make libcli11-dev nlohmann-json3-dev libpcre2-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
-MODE=test check "tests need doctest" 1 "libxxhash-dev doctest-dev" nothing
-MODE=compare check "compare wants gnuplot, curl and a text" 1 "gnuplot-nox curl bible-kjv" nothing
+apt="apt-get update && apt-get install -y"
+check "an empty machine is told the exact command, without the sudo that it lacks" 1 $'install with:\n  '"$apt g++ make libcli11-dev nlohmann-json3-dev libpcre2-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
+MODE=test check "tests need doctest and procps" 1 "libxxhash-dev doctest-dev procps" nothing
+MODE=compare check "compare wants gnuplot, curl and a text" 1 "gnuplot-nox curl" nothing
+MODE=data check "so does make data" 1 "openmpi-bin curl" nothing
+MODE=data check "(the text)" 1 "bible-kjv" nothing
+if [[ -x /usr/bin/setpriv ]]; then
+    cp -r scripts "$T/scripts" && chmod -R a+rX "$T"
+    stand_in "$T/sudo" 'exit 1'
+    user() { env -i PATH="$1" /usr/bin/setpriv --reuid 65534 --regid 65534 --clear-groups "$BASH_PATH" "$T/scripts/setup.sh" build; }
+    if ((EUID == 0)); then
+        check "a user where there is no sudo" 1 "(as root; there is no sudo here)" user /nonexistent
+        mkdir "$T/sudo-bin" && mv "$T/sudo" "$T/sudo-bin/"
+        check "a user where sudo asks for a password" 1 "sudo apt-get update && sudo apt-get install -y g++" user "$T/sudo-bin"
+    fi
+fi
 MODE=typo check "an unknown mode" 2 "usage" nothing
 mkdir "$T/bin"
 mkdir -p "$T/headers/include/CLI" "$T/headers/include/nlohmann"
@@ -47,7 +59,7 @@ echo "$*" >>'"$T/installed"'
 printf "#!'"$BASH_PATH"'\n[[ \$* == *dumpversion* ]] && echo 12 && exit\nwhile read -r line; do [[ \$line == have* ]] && [[ \$line != *dnnl* ]] && echo \"\$line\"; done\nexit 0\n" >'"$T/bin/g++"'
 '"$(command -v chmod)"' +x '"$T/bin/g++"
     on_root() { env -i PATH="$T/bin" BUILD="$T/state" "$BASH_PATH" scripts/setup.sh build; }
-    check "installs after one update, lives without what the archive lacks" 0 "works without, better with: sudo apt-get install -y libdnnl-dev" on_root
+    check "installs after one update, lives without what the archive lacks" 0 "works without, better with: $apt libdnnl-dev" on_root
     check "apt was updated once" 0 "1" grep -c " update" "$T/apt.log"
     lines=$(wc -l <"$T/apt.log")
     check "the second time nothing is tried" 0 "works without" on_root
@@ -61,10 +73,12 @@ get_data() { env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer"
 stand_in "$T/tokenizer" 'mode=$1; out=""; while (($#)); do [[ $1 == --out ]] && out=$2; shift; done
 echo "$mode" >>'"$T/tokenizer.log"'
 if [[ $mode == train ]]; then echo "{}" >"$out"; else echo x >"$out/train.bin"; echo x >"$out/val.bin"; fi'
-check "no network, no bible: says what to do" 1 "sudo apt-get install -y bible-kjv" get_data
+check "no network, no bible: says what to do" 1 "apt-get install -y bible-kjv" get_data
 check "(and leaves no folder that looks ready)" 1 "" test -e "$T/data/tinyshakespeare/source.txt"
 check "shakespeare alone does not fall back" 1 "can not be fetched" get_data --source shakespeare
 check "a vocabulary below the bytes" 2 "--vocab" get_data --vocab 12
+check "the bytes alone are too few: there is <|endoftext|> too" 2 "from 257" get_data --vocab 256
+check "(which the help says)" 0 "257" get_data --help
 check "a missing file" 1 "/absent.txt: no such file" get_data --out "$T/data/mine" --source /absent.txt
 seq 1 2000 >"$T/mine.txt"
 check "own text" 0 "$T/data/mine" get_data --out "$T/data/mine" --source "$T/mine.txt"
@@ -72,6 +86,9 @@ check "its stamp" 0 "vocabulary: 1024" cat "$T/data/mine/source.txt"
 check "again: nothing is done" 0 "$T/data/mine" get_data --out "$T/data/mine" --source "$T/mine.txt"
 check "(the tokenizer ran once)" 0 "train
 encode" cat "$T/tokenizer.log"
+elsewhere() { (cd "$T" && env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" "$BASH_PATH" "$OLDPWD/scripts/get_data.sh" "$@"); }
+check "relative paths are the caller's" 0 "$T/data/mine" elsewhere --out data/mine --source mine.txt
+check "(the same folder, still ready)" 0 "2" grep -c . "$T/tokenizer.log"
 seq 1 2001 >"$T/mine.txt"
 check "changed text is encoded again" 0 "training a tokenizer" get_data --out "$T/data/mine" --source "$T/mine.txt"
 mkdir -p "$T/data/raw"
@@ -79,7 +96,33 @@ echo "not shakespeare" >"$T/data/raw/tinyshakespeare.txt"
 check "a file of the right name with other content is not taken" 1 "can not be fetched" get_data --source shakespeare
 stand_in "$T/tools/bible" 'for i in {1..50000}; do echo "Ge$((i / 30)):$i In the beginning God created the heaven and the earth, and the rest, verse $i."; done'
 check "the King James Bible is taken instead" 0 "$T/data/kjv" get_data
+check "another vocabulary has a folder of its own" 0 "$T/data/kjv-300" get_data --vocab 300
 check "its references are gone" 0 "In the beginning God" head -n 1 "$T/data/raw/kjv.txt"
+
+# Two at once with nothing there yet: with flock the second waits, without it each makes its own; both find the whole text.
+stand_in "$T/slow-bible" 'for i in {1..50000}; do ((i % 10000)) || sleep 0.2; echo "Ge$((i / 30)):$i In the beginning God created the heaven and the earth, and the rest, verse $i."; done'
+mv "$T/tools/bible" "$T/fast-bible" && mv "$T/slow-bible" "$T/tools/bible"
+ln -s "$(command -v sleep)" "$T/tools/sleep"
+for with in without-flock flock; do
+    [[ $with == flock ]] && ln -s "$(command -v flock || command -v true)" "$T/tools/flock"
+    two() { DATA_ROOT=$T/two-$with; env -i PATH="$T/tools" DATA_ROOT="$T/two-$with" TOKENIZER="$T/tokenizer" "$BASH_PATH" scripts/get_data.sh --source kjv; }
+    two >"$T/two.log" 2>&1 &
+    check "two at once: $with" 0 "$T/two-$with/kjv" two
+    wait $!
+    check "two at once: $with, the other" 0 "0" echo $?
+    check "two at once: $with, nothing is left over" 0 "1" bash -c "ls '$T/two-$with/raw' | wc -l"
+done
+rm "$T/tools/flock"
+mv "$T/fast-bible" "$T/tools/bible"
+
+# ---- the Makefile's own words
+make_says() { env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES make -n "$@"; }
+check "a mistyped variant, before anything is compiled" 2 "qvv: no such variant, there is no attention/qvv.h; choose among: qkv" make_says compare VARIANTS="qkv qvv"
+check "a mistyped ATTN" 2 "kqv: no such variant" make_says ATTN=kqv
+check "an unknown BLAS" 2 "BLAS=mkl: choose auto, onednn, openblas or none" make_says build/tokenizer BLAS=mkl
+stand_in "$T/no-openblas" '[[ $* == *-lopenblas* || $* == *-ldnnl* ]] && exit 1; exec g++ "$@"'
+check "a BLAS whose header alone is there" 2 "BLAS=openblas: no program can be linked with -lopenblas; apt-get install libopenblas-dev" make_says build/tokenizer BLAS=openblas CXX="$T/no-openblas"
+check "(auto then takes none)" 0 "build/obj/cpu-fp32-none-native/tokenizer/main.o" make_says build/tokenizer CXX="$T/no-openblas" V=1
 
 # ---- compare.sh with stand-in trainers
 mkdir -p "$T/build" "$T/shards"
