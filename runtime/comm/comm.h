@@ -1,6 +1,6 @@
 // The processes ("ranks") of one run: who they are, what they exchange, how they agree, what happens when one is gone.
-// Three implementations, chosen by the Makefile (COMM=none|mpi|nccl): comm_single.cpp; comm_mpi.cpp with comm_collectives_mpi.cpp
-// (CPU and emulation); comm_mpi.cpp with comm_collectives_nccl.cpp (GPUs: NCCL moves the tensors, MPI starts it and carries the rest).
+// Three implementations, chosen by the Makefile (COMM=none|mpi|nccl): single.cpp; mpi.cpp with collectives_mpi.cpp
+// (CPU and emulation); mpi.cpp with collectives_nccl.cpp (GPUs: NCCL moves the tensors, MPI starts it and carries the rest).
 // Nobody outside names MPI or NCCL.
 //
 // All ranks make the same calls in the same order with the same sizes. Only the main thread calls. A call that waits longer than the
@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "runtime/device/types.h"
+#include "runtime/run/error.h"
 
 // ---------------------------------------------------------------------------------------------- who
 void comm_init();                        // first thing in a run, after signals_install and before backend_init; starts MPI if mpirun or srun started us
@@ -61,8 +62,12 @@ bool comm_any(bool mine, const char* what);                      // true on all 
 void comm_broadcast(std::string& bytes, const char* what);       // from rank 0
 void comm_barrier(const char* what);
 
+// Thrown by all ranks at the same point: rank 0 alone prints it, and nobody has to be ended.
+struct AgreedError : Error {
+    using Error::Error;
+};
 // Ends a phase that may fail on some ranks only: every rank calls it, with null or the error it caught ("" is no error). When any rank
-// has one, all throw Error with the lowest such rank's code and text, "rank 3: text" when it is not rank 0's.
+// has one, all throw AgreedError with the lowest such rank's code and text, "rank 3: text" when it is not rank 0's.
 void comm_agree(const char* error, int exit_code, const char* phase);
 // After an error that the other ranks do not know of: ends them all. mpirun's own message names the rank too.
 [[noreturn]] void comm_abort(int exit_code);

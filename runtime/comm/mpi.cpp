@@ -144,7 +144,7 @@ void comm_barrier(const char* what) {
 void comm_agree(const char* error, int exit_code, const char* phase) {
     const bool failed = error && *error;
     if (comm.size == 1) {
-        if (failed) throw Error(exit_code, error);
+        if (failed) throw AgreedError(exit_code, error);
         return;
     }
     const int who = lowest(failed ? comm.rank : comm.size, "agreement", phase);
@@ -152,7 +152,7 @@ void comm_agree(const char* error, int exit_code, const char* phase) {
     std::string text = comm.rank == who ? error : "";
     broadcast_from(who, &exit_code, sizeof exit_code, phase);
     broadcast_from(who, text, phase);
-    throw Error(exit_code, who == 0 ? text : format("rank %d: %s", who, text.c_str()));
+    throw AgreedError(exit_code, who == 0 ? text : format("rank %d: %s", who, text.c_str()));
 }
 
 // ---------------------------------------------------------------------------------------------- pieces for rank 0's checkpoint

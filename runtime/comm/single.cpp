@@ -40,7 +40,7 @@ bool comm_any(bool mine, const char*) { return mine; }
 void comm_broadcast(std::string&, const char*) {}
 void comm_barrier(const char*) {}
 void comm_agree(const char* error, int exit_code, const char*) {
-    if (error && *error) throw Error(exit_code, error);
+    if (error && *error) throw AgreedError(exit_code, error);
 }
 void comm_abort(int exit_code) { std::exit(exit_code); }
 

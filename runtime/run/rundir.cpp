@@ -107,6 +107,9 @@ void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name
 }
 
 void rundir_write_config(RunDir& r, const std::string& json_text) { file_replace(r.dir + "/config.json", json_text + "\n"); }
+void rundir_write_sequences(RunDir& r, const std::vector<float>& losses) {
+    file_replace(r.dir + "/val_sequences.f32", {reinterpret_cast<const char*>(losses.data()), losses.size() * sizeof(float)});
+}
 
 // ---- log lines
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 struct StepMetrics {             // one line of metrics.jsonl; NaN: not measured at this step (null in JSON, empty in CSV)
     int64_t step = 0;            // optimizer steps done so far, so the first line is 1 (0: before training)
@@ -30,6 +31,8 @@ struct RunDir {
 // nothing in it is touched. A run locked by another process is refused.
 void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name, bool resume, bool overwrite);
 void rundir_write_config(RunDir& r, const std::string& json_text);      // config.json, atomically
+// val_sequences.f32: the last validation's mean nats per token of each sample, in their order; 32-bit floats, little endian.
+void rundir_write_sequences(RunDir& r, const std::vector<float>& losses);
 void rundir_trim(RunDir& r, int64_t last_step);                         // drops log lines past a resumed step (jsonl, csv, samples)
 void rundir_log(RunDir& r, const StepMetrics& m);                       // one line each into jsonl and csv, flushed
 void rundir_sync(RunDir& r);                                            // the lines so far survive a power cut; before each checkpoint

@@ -1,0 +1,25 @@
+// The text of a run: both splits and the tokenizer that made them.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dataloader/dataloader.h"
+#include "tokenizer/tokenizer.h"
+
+struct DataChoice {
+    std::string dir;                     // train*.bin, val*.bin, tokenizer.json
+    std::string tokenizer;               // "": DIR/tokenizer.json
+    int context = 0;                     // T: tokens of a sample
+    int64_t val_tokens = 0;              // validate on the first so many; 0: all
+};
+
+struct Data {
+    Dataset train, val;
+    Tokenizer tokenizer;
+    std::vector<float> token_bytes;      // bytes of text that each token stands for, for bits per byte
+    int64_t val_samples = 0;             // the same first samples in every run
+};
+
+// Fails, naming the file, when something is missing or does not belong together.
+Data data_open(const DataChoice& choice);

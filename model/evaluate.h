@@ -1,0 +1,65 @@
+// The validation loss: the mean over the same fixed samples in every run, whatever the number of ranks.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "dataloader/data.h"
+#include "model/gpt.h"
+#include "runtime/run/signals.h"
+
+struct Evaluation {
+    double loss = NAN, bits_per_byte = NAN;      // nats per token; bits per byte of text
+    std::vector<float> by_sequence;              // mean nats per token of each validation sample, in their order
+    bool stopped = false;                        // a stop request cut it short: the losses are NaN
+};
+
+inline Evaluation stopped_evaluation() {
+    Evaluation e;
+    e.stopped = true;
+    return e;
+}
+
+// Batches are taken by the ranks in turn. Their sums are added in the order of the samples: the number of ranks changes nothing.
+// Targets below 0 do not count (masked positions).
+inline Evaluation evaluate(GPT& g, const Data& d) {
+    const int T = g.c.T, ranks = comm_size();
+    const int64_t batches = (d.val_samples + g.max_B - 1) / g.max_B;
+    std::vector<int> inputs(size_t(g.max_B) * T), targets(inputs.size());
+    // Nats, bytes and counted tokens of each batch; then the nats of each sample. Every rank fills in its own.
+    std::vector<double> sums(size_t(3 * batches + d.val_samples));
+    double *nats = sums.data(), *bytes = nats + batches, *tokens = bytes + batches, *by_sequence = tokens + batches;
+    gpt_wait_for_weights(g);
+    for (int64_t first = 0; first < batches; first += ranks) {
+        if (comm_any(stop_requested(), "validation")) return stopped_evaluation();
+        const int64_t batch = first + comm_rank(), sample = batch * g.max_B;
+        if (batch >= batches) continue;
+        const int B = int(std::min<int64_t>(g.max_B, d.val_samples - sample));
+        for (int b = 0; b < B; b++) dataset_read(d.val, size_t(sample + b), &inputs[size_t(b) * T], &targets[size_t(b) * T]);
+        nats[batch] = gpt_loss(g, inputs.data(), targets.data(), B, T);
+        for (int b = 0; b < B; b++) {
+            double sum = 0;
+            int counted = 0;
+            for (int t = 0; t < T; t++) {
+                const int target = targets[size_t(b) * T + t];
+                if (target < 0) continue;
+                bytes[batch] += d.token_bytes[size_t(target)];
+                sum += double(g.host_losses[size_t(b) * T + t]);
+                counted++;
+            }
+            tokens[batch] += counted;
+            by_sequence[sample + b] = counted > 0 ? sum / counted : 0;
+        }
+    }
+    comm_sum(sums.data(), sums.size(), "validation losses");
+    double all_nats = 0, all_bytes = 0, all_tokens = 0;
+    for (int64_t batch = 0; batch < batches; batch++) {
+        all_nats += nats[batch];
+        all_bytes += bytes[batch];
+        all_tokens += tokens[batch];
+    }
+    Evaluation e;
+    e.loss = all_nats / all_tokens;
+    e.bits_per_byte = all_nats / std::log(2.0) / all_bytes;
+    e.by_sequence.assign(by_sequence, by_sequence + d.val_samples);
+    return e;
+}

@@ -1,0 +1,60 @@
+// Between options and the first step: how this rank runs the model, the run's folder, the checkpoint to go on from, the memory.
+// All ranks call these; what fails on one ends all with one message.
+#pragma once
+#include <string>
+
+#include "model/describe.h"
+#include "model/gpt.h"
+#include "runtime/comm/together.h"
+#include "runtime/run/checkpoint.h"
+#include "runtime/run/description.h"
+#include "runtime/run/files.h"
+#include "runtime/run/progress.h"
+
+// How this rank runs the model.
+inline RunShape run_shape(const Options& o, const BatchPlan& plan) {
+    RunShape run{.max_B = plan.micro_batch, .micro_batches = int(plan.accumulation), .rank = comm_rank(), .ranks = comm_size(),
+                 .zero = comm_size() > 1 ? o.zero : 0, .recompute = o.recompute};
+    ensure_usage(!o.stochastic_rounding || sizeof(floatX) < sizeof(floatM),
+                 "--stochastic-rounding: this program keeps its weights in %s, there is nothing to round; build with PRECISION=bf16", PRECISION_NAME);
+    if (o.deterministic_ranks == 0) return run;
+    const int parts = o.deterministic_ranks, ranks = comm_size();
+    ensure_usage((parts & (parts - 1)) == 0 && parts % ranks == 0, "--deterministic-ranks: %d must be a power of two and a multiple of the %d ranks",
+                 parts, ranks);
+    ensure_usage(comm_sums_by_tree(), "--deterministic-ranks: %s adds in an order of its own; use BACKEND=cpu, or leave it out", comm_name());
+    ensure_usage(ranks == 1 || o.zero < 2, "--deterministic-ranks goes with --zero 0 or 1: zero 2 adds every micro-batch over the ranks first");
+    while ((ranks << run.stashes) < parts) run.stashes++;
+    return run;
+}
+
+// Opens the run's folder (rank 0) and finds the checkpoint to go on from, refusing one of another experiment. Returns whether the run
+// had a config.json.
+inline bool open_run(RunDir& run, CheckpointFound& found, const Options& o, const std::string& description, const GPT& planned) {
+    std::string old_config;
+    together("opening the run", [&] {
+        ensure_fits(planned);
+        if (comm_rank() != 0) return;
+        rundir_open(run, o.runs_dir, o.run, o.resume, o.overwrite);
+        const std::string config_path = run.dir + "/config.json";
+        if (o.resume && file_exists(config_path)) old_config = file_read(config_path, 16 << 20);
+        if (!old_config.empty()) check_same_run(old_config, description, o, comm_size(), run.dir);
+        if (o.resume) found = checkpoint_find(run.dir);
+        if (!found.dir.empty()) check_same_run(described_in(found.state_json, found.dir), description, o, comm_size(), found.dir);
+    });
+    comm_broadcast(found.dir, "the checkpoint's folder");
+    comm_broadcast(found.state_json, "the checkpoint's state");
+    return !old_config.empty();
+}
+
+inline GPT make_model(const Options& o, const GPT& planned) {
+    GPT g;
+    together("allocating the model", [&] {
+        try {
+            g = gpt_allocate(o.model, planned.run);
+        } catch (const Error& e) {                           // a limit below what the machine has: ulimit -v, a container's
+            fail("%s; the run needs %s, the largest buffers: %s; a smaller --micro-batch or --recompute 2 needs less", e.what(),
+                 human_bytes(double(planned_bytes(planned))).c_str(), largest_buffers(planned).c_str());
+        }
+    });
+    return g;
+}

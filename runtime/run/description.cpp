@@ -1,0 +1,76 @@
+// A run's description as JSON, and comparing two; see description.h.
+#include "runtime/run/description.h"
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/run/build_info.h"
+#include "runtime/run/error.h"
+
+using json = nlohmann::ordered_json;
+
+std::string describe_run(const RunFacts& f, const Options& o) {
+    const BuildInfo build = build_info();
+    json j;
+    j["attn"] = f.attention;
+    j["options"] = json::parse(options_to_json(o));
+    j["model"] = {{"parameters", f.parameters},
+                  {"parameters_non_embedding", f.parameters_non_embedding},
+                  {"cache_bytes_per_token", f.cache_bytes_per_token},
+                  {"flops_per_token", f.flops_per_token},
+                  {"flops_per_token_causal", f.flops_per_token_causal}};
+    for (const auto& [name, value] : f.sizes) j["model"][name] = value;
+    j["build"] = {{"backend", f.backend}, {"precision", f.precision}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
+    j["machine"] = {{"cpu", f.cpu}, {"threads", f.threads}, {"ranks", f.ranks}, {"communication", f.communication}};
+    j["data"] = {{"train_tokens", f.train_tokens},
+                 {"val_tokens", f.val_tokens},
+                 {"train_fingerprint", f.train_fingerprint},
+                 {"val_fingerprint", f.val_fingerprint},
+                 {"tokenizer_fingerprint", f.tokenizer_fingerprint}};
+    return j.dump(2);
+}
+
+void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks, const std::string& where) {
+    const json old = json::parse(old_description), now = json::parse(now_description);
+    const bool same_ranks = old.value("machine", json::object()).value("ranks", 1) == ranks;
+    std::vector<std::string> differ = options_conflicts(old_description, o, ranks, same_ranks);
+    auto compare = [&](const char* part, const char* key) {
+        const std::string was = old.contains(part) && old[part].contains(key) ? old[part][key].dump() : "?", is = now[part][key].dump();
+        if (was != is) differ.push_back(std::string(part) + "." + key + ": " + was + " -> " + is);
+    };
+    if (old.value("attn", "?") != now["attn"]) differ.push_back("attn: " + old.value("attn", "?") + " -> " + now["attn"].get<std::string>());
+    for (const char* key : {"backend", "precision", "flags"}) compare("build", key);
+    for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
+    std::string list;
+    for (const std::string& s : differ) list += (list.empty() ? "" : ", ") + s;
+    ensure_usage(differ.empty(), "%s: cannot resume a different run (%s); give another --run, or put these back", where.c_str(), list.c_str());
+}
+
+void check_same_as_rank_0(const std::string& rank_0, const std::string& mine_text) {
+    json first = json::parse(rank_0), mine = json::parse(mine_text);
+    for (json* j : {&first, &mine}) {
+        j->erase("machine");
+        (*j)["build"].erase("commit");
+        (*j)["build"].erase("compiler");
+    }
+    std::string list;
+    for (const auto& [part, value] : mine.items()) {
+        if (!value.is_object() && first[part] != value) list += " " + part + ": " + first[part].dump() + " -> " + value.dump();
+        if (!value.is_object()) continue;
+        for (const auto& [key, x] : value.items())
+            if (first[part][key] != x) list += " " + part + "." + key + ": " + first[part][key].dump() + " -> " + x.dump();
+    }
+    ensure_usage(list.empty(), "differs from rank 0 (rank 0's -> this one's):%s; start the same program with the same options and data everywhere",
+                 list.c_str());
+}
+
+std::vector<std::string> rounding_notes(const std::string& old_description, const std::string& now_description, const Options& o) {
+    json old = json::parse(old_description), now = json::parse(now_description);
+    std::vector<std::string> notes;
+    for (const auto& [part, key] : {std::pair{"build", "commit"}, {"build", "compiler"}, {"machine", "cpu"}, {"machine", "ranks"}}) {
+        if (old[part].value(key, now[part][key]) == now[part][key]) continue;
+        if (std::string(key) == "ranks" && o.deterministic_ranks > 0) continue;
+        notes.push_back(format("note: %s was %s and is %s: rounding may differ from a run that was not interrupted", key,
+                               old[part][key].dump().c_str(), now[part][key].dump().c_str()));
+    }
+    return notes;
+}
