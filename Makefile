@@ -75,7 +75,7 @@ ifeq ($(SANITIZE)-$(origin CXX),thread-default)
 CXX       := $(if $(shell command -v clang++),clang++,g++)
 endif
 CPPFLAGS  := -I. $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
-LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lpcre2-8 -lxxhash $(EXTRA_LDFLAGS)
+LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lxxhash $(EXTRA_LDFLAGS)
 
 # Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1. -Xcompiler -fopenmp: --threads is set there.
 # -Wno-restrict: g++ 12's warning about std::string is mistaken (clang does not know it). #pragma unroll is nvcc's.

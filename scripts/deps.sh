@@ -57,9 +57,9 @@ take_library() {     # shared library file
 }
 link_as() { printf '/* GNU ld script */\nINPUT(-l:%s)\n' "$2" >"$TO/lib/lib$1.so"; }        # -lNAME, soname
 
-for h in CLI/CLI.hpp nlohmann/json.hpp doctest/doctest.h pcre2.h xxhash.h; do take_header "$h"; done
+for h in CLI/CLI.hpp nlohmann/json.hpp doctest/doctest.h xxhash.h; do take_header "$h"; done
 xxh3=$(header_file xxh3.h) && [[ -z $xxh3 ]] || cp -L "$xxh3" "$TO/include/"        # xxhash.h before 0.8 includes it
-for name in pcre2-8 xxhash; do
+for name in xxhash; do
     file=$("$CXX" -print-file-name="lib$name.so")
     [[ $file == /* ]] || die "lib$name.so: not found; scripts/setup.sh installs what the build needs, then run this again"
     take_library "$file"

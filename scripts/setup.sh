@@ -23,7 +23,6 @@ g++                  c:CXX                      build    R  the compiler, versio
 make                 c:make                     build    R  runs the build
 libcli11-dev         h:CLI/CLI.hpp              build    R  command lines
 nlohmann-json3-dev   h:nlohmann/json.hpp        build    R  JSON
-libpcre2-dev         h:pcre2.h                  build    R  the pattern of the tokenizer
 libxxhash-dev        h:xxhash.h                 build    R  checksums
 libdnnl-dev          h:dnnl.h                   build    W  faster matrix products
 libopenblas-dev      l:openblas:cblas.h         build    W  faster matrix products

@@ -85,11 +85,11 @@ struct alignas(64) CachedWord {
 static_assert(sizeof(CachedWord) == 64);
 }  // namespace
 
-static void encode_chunk(const Tokenizer::Index& index, std::string_view text, std::vector<CachedWord>& cache,
-                         std::vector<std::string_view>& words, std::vector<uint32_t>& out) {
-    words.clear();
-    pretokenize(text, words);
-    for (std::string_view word : words) {
+static void encode_chunk(const Tokenizer::Index& index, std::string_view text, std::vector<CachedWord>& cache, std::vector<uint32_t>& out) {
+    const char* const end = text.data() + text.size();
+    for (const char *p = text.data(), *next; p < end; p = next) {
+        next = word_end(p, end);
+        const std::string_view word(p, size_t(next - p));
         if (word.size() > sizeof(CachedWord::word)) {
             word.size() <= SHORT_WORD_BYTES ? encode_short(index, word, out) : encode_long(index, word, out);
             continue;
@@ -128,14 +128,13 @@ std::vector<uint32_t> encode_pieces(const Tokenizer& t, const std::vector<Piece>
     }
     // 65536 slots (4 MB) a thread at most; a short text needs no large cache.
     const size_t slots = std::bit_ceil(std::clamp<size_t>(bytes / 16, 64, 65536));
-    struct Worker { std::vector<CachedWord> cache; std::vector<std::string_view> words; };
-    std::vector<Worker> workers(size_t(resolve_threads(threads)));
+    std::vector<std::vector<CachedWord>> caches(size_t(resolve_threads(threads)));
     parallel_for(jobs.size(), threads, [&](size_t j) {
-        Worker& w = workers[size_t(omp_get_thread_num())];
-        if (w.cache.empty()) w.cache.resize(slots);
+        std::vector<CachedWord>& cache = caches[size_t(omp_get_thread_num())];
+        if (cache.empty()) cache.resize(slots);
         for (size_t c = jobs[j].first; c < jobs[j].last; c++) {
             if (chunks[c].special_id >= 0) jobs[j].ids.push_back(uint32_t(chunks[c].special_id));
-            else encode_chunk(*t.index, chunks[c].text, w.cache, w.words, jobs[j].ids);
+            else encode_chunk(*t.index, chunks[c].text, cache, jobs[j].ids);
         }
     });
     if (jobs.size() == 1) return std::move(jobs[0].ids);

@@ -1,38 +1,48 @@
-// GPT-2's pre-tokenizer with PCRE2; the contract and the treatment of invalid bytes are in pretokenize.h.
+// GPT-2's pre-tokenizer by hand; the contract and the treatment of invalid bytes are in pretokenize.h.
+// A regular-expression library would take its own idea of what a letter is: PCRE2 10.42 has Unicode 14, which cuts 9392 code points
+// otherwise than tiktoken does.
 //
 // Where may a text be cut so that both sides can be split on their own? Between a character that is not white space and one
 // that is. (1) It is a word boundary whatever comes before: no alternative of the pattern takes a white-space character
 // after another kind of character. (2) The left side does not change: its runs stop there anyway, and `\s+(?!\S)` only
 // looks at the character after white space, which in the left side is never the missing one, as it ends in something
 // else. (3) The right side does not change: the pattern never looks back.
-//
-// Which characters are letters and numbers is PCRE2's table: Unicode 14 in PCRE2 10.42. Compared over all code points with
-// Hugging Face tokenizers 0.23 (Unicode 16) and Python's regex (17), only characters assigned later differ: 9392 of them
-// up to Unicode 16, in 45 ranges (CJK extensions H and I, historic scripts). White space is listed here, because PCRE2's
-// \s has U+180E, which has not been white space since Unicode 6.3.
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/pretokenize.h"
 
-#include <pcre2.h>
+#include <array>
 
-#include <memory>
+namespace {
+struct Range { uint32_t first, last; };
+#include "tokenizer/unicode_classes.inc"
 
-#include "runtime/run/error.h"
+constexpr Range SPACES[] = {{0x9, 0xD}, {0x20, 0x20}, {0x85, 0x85}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200A},
+                            {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};
+constexpr uint32_t TABLE_SIZE = LETTERS[std::size(LETTERS) - 1].last + 1;     // beyond are only others
+static_assert(NUMBERS[std::size(NUMBERS) - 1].last < TABLE_SIZE);
 
-#define WHITE_SPACE R"(\x09-\x0d \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
-static const char* const PATTERN =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" WHITE_SPACE R"(\p{L}\p{N}]+|[)"
-    WHITE_SPACE R"(]+(?![^)" WHITE_SPACE R"(])|[)" WHITE_SPACE R"(]+)";
+// 200 KB, of which a text in one script touches a few; filled before main, in 0.1 ms.
+struct ClassTable {
+    std::array<CharClass, TABLE_SIZE> of;
+    ClassTable() {
+        of.fill(CharClass::other);
+        fill(SPACES, CharClass::space);
+        fill(LETTERS, CharClass::letter);
+        fill(NUMBERS, CharClass::number);
+    }
+    template <size_t N> void fill(const Range (&ranges)[N], CharClass c) {
+        for (const Range& r : ranges)
+            for (uint32_t code = r.first; code <= r.last; code++) of[code] = c;
+    }
+};
+const ClassTable CLASSES;
 
-static pcre2_code* compile_pattern() {
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(PATTERN), PCRE2_ZERO_TERMINATED,
-                                     PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &offset, nullptr);
-    ensure(code, "pre-tokenizer: PCRE2 error %d at offset %zu of the pattern; is PCRE2 built with Unicode support?", error, size_t(offset));
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);   // where there is no JIT, pcre2_match interprets: slower, same words
-    return code;
-}
+struct Char {
+    CharClass kind;
+    size_t bytes;
+};
+}  // namespace
+
+CharClass unicode_class(uint32_t code_point) { return code_point < TABLE_SIZE ? CLASSES.of[code_point] : CharClass::other; }
 
 size_t utf8_char_bytes(const char* p, const char* end) {
     auto at = [p](int i) { return static_cast<unsigned char>(p[i]); };
@@ -52,42 +62,84 @@ size_t utf8_char_bytes(const char* p, const char* end) {
     return 4;
 }
 
-static void match_words(const pcre2_code* code, pcre2_match_data* match, std::string_view text, std::vector<std::string_view>& words) {
-    const PCRE2_SIZE* span = pcre2_get_ovector_pointer(match);
-    for (size_t pos = 0; pos < text.size(); pos = span[1]) {
-        int rc = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), pos, PCRE2_NO_UTF_CHECK, match, nullptr);
-        // Every character matches one of the alternatives, so only a resource limit can bring us here.
-        ensure(rc > 0 && span[1] > pos, "pre-tokenizer: PCRE2 error %d at byte %zu of a %zu-byte text", rc, pos, text.size());
-        words.push_back(text.substr(pos, span[1] - pos));
+static uint32_t code_point(const char* p, size_t bytes) {
+    auto at = [p](int i) { return uint32_t(static_cast<unsigned char>(p[i])); };
+    if (bytes == 1) return at(0);
+    if (bytes == 2) return (at(0) & 0x1F) << 6 | (at(1) & 0x3F);
+    if (bytes == 3) return (at(0) & 0x0F) << 12 | (at(1) & 0x3F) << 6 | (at(2) & 0x3F);
+    return (at(0) & 0x07) << 18 | (at(1) & 0x3F) << 12 | (at(2) & 0x3F) << 6 | (at(3) & 0x3F);
+}
+
+static Char char_at(const char* p, const char* end) {
+    const auto first = static_cast<unsigned char>(*p);
+    if (first < 0x80) return {CLASSES.of[first], 1};
+    const size_t bytes = utf8_char_bytes(p, end);
+    if (bytes == 0) return {CharClass::invalid, 1};
+    return {unicode_class(code_point(p, bytes)), bytes};
+}
+
+// The end of the run of `kind` that begins at p.
+static const char* run_end(const char* p, const char* end, CharClass kind) {
+    while (p < end) {
+        if (const auto first = static_cast<unsigned char>(*p); first < 0x80) {        // most of most texts
+            if (CLASSES.of[first] != kind) break;
+            p++;
+            continue;
+        }
+        const Char c = char_at(p, end);
+        if (c.kind != kind) break;
+        p += c.bytes;
     }
+    return p;
+}
+
+// 's 't 're 've 'm 'll 'd at p, where an apostrophe stands: its bytes, or 0.
+static size_t contraction_bytes(const char* p, const char* end) {
+    if (end - p < 2) return 0;
+    const char a = p[1], b = end - p > 2 ? p[2] : '\0';
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+const char* word_end(const char* p, const char* end) {
+    const Char first = char_at(p, end);
+    if (first.kind != CharClass::space) {
+        if (*p == '\'')
+            if (const size_t bytes = contraction_bytes(p, end)) return p + bytes;
+        return run_end(p + first.bytes, end, first.kind);
+    }
+    if (*p == ' ' && p + 1 < end) {                                  // " ?" before a run of anything else
+        const Char next = char_at(p + 1, end);
+        if (next.kind != CharClass::space && next.kind != CharClass::invalid) return run_end(p + 1 + next.bytes, end, next.kind);
+    }
+    // White space: all of it where the text (the well-formed stretch) ends, else all but the last, if that leaves any.
+    const char* last = p;
+    const char* at = p + first.bytes;
+    for (; at < end;) {
+        const Char c = char_at(at, end);
+        if (c.kind == CharClass::invalid) return at;
+        if (c.kind != CharClass::space) return last > p ? last : at;
+        last = at;
+        at += c.bytes;
+    }
+    return at;
 }
 
 void pretokenize(std::string_view text, std::vector<std::string_view>& words) {
-    static const pcre2_code* const code = compile_pattern();      // compiled once, shared by all threads, never freed
-    std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> match(pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-    ensure(match != nullptr, "pre-tokenizer: out of memory");
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    while (p < end) {
-        const char* start = p;
-        for (size_t n; p < end && (n = utf8_char_bytes(p, end)) > 0;) p += n;
-        match_words(code, match.get(), {start, size_t(p - start)}, words);
-        start = p;
-        while (p < end && utf8_char_bytes(p, end) == 0) p++;
-        if (p > start) words.push_back({start, size_t(p - start)});
+    const char* const end = text.data() + text.size();
+    for (const char* p = text.data(); p < end;) {
+        const char* const next = word_end(p, end);
+        words.push_back({p, size_t(next - p)});
+        p = next;
     }
 }
 
-// Does text[0, end) end in white space? A lead byte never continues another character, so comparing the last bytes is exact.
 static bool ends_in_white_space(std::string_view text, size_t end) {
-    auto back = [&](size_t i) { return i <= end ? static_cast<unsigned char>(text[end - i]) : 0; };
-    const unsigned a = back(3), b = back(2), c = back(1);
-    if (c < 0x80) return c == ' ' || (c >= 0x09 && c <= 0x0D);
-    if (b == 0xC2) return c == 0x85 || c == 0xA0;
-    if (a == 0xE1 && b == 0x9A) return c == 0x80;
-    if (a == 0xE2 && b == 0x80) return c <= 0x8A || c == 0xA8 || c == 0xA9 || c == 0xAF;
-    if (a == 0xE2 && b == 0x81) return c == 0x9F;
-    return a == 0xE3 && b == 0x80 && c == 0x80;
+    for (size_t bytes = 1; bytes <= 3 && bytes <= end; bytes++) {    // no white space has four
+        const char* const p = text.data() + end - bytes;
+        if (utf8_char_bytes(p, text.data() + end) == bytes) return char_at(p, text.data() + end).kind == CharClass::space;
+    }
+    return false;
 }
 
 size_t safe_cut(std::string_view text, size_t from) {

@@ -1,5 +1,5 @@
 // Byte-level BPE [Sennrich et al. 2016; Radford et al. 2019 (GPT-2)]: text -> token ids -> the same bytes.
-//   pre-tokenize: GPT-2's pattern splits text into words (PCRE2, Unicode classes); merges never cross a word.
+//   pre-tokenize: GPT-2's pattern splits text into words (Unicode classes, fixed in the source); merges never cross a word.
 //   encode: repeatedly join the adjacent pair with the lowest merge rank. train: repeatedly join the most frequent pair.
 // Invalid UTF-8 is data, not an error: its bytes survive encode + decode.
 // Formats: Hugging Face tokenizer.json (read, write); GPT-2's encoder.json + vocab.bpe (read).

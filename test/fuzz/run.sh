@@ -22,7 +22,7 @@ fi
 failures=0
 for t in "${targets[@]}"; do
     clang++ "${flags[@]}" -fsanitize=fuzzer -DFUZZ_TARGET="${function[$t]}" test/fuzz/fuzz_main.cpp \
-        $(for s in "${sources[@]}"; do echo "$out/$(basename "$s" .cpp).o"; done) -lpcre2-8 -lxxhash -o "$out/$t"
+        $(for s in "${sources[@]}"; do echo "$out/$(basename "$s" .cpp).o"; done) -lxxhash -o "$out/$t"
     mkdir -p "$out/$t.corpus"
     # Inputs are at most 64 KiB, so an allocation of 64 MB is never in proportion (JSON takes up to 100 bytes per byte).
     if ! nice -n 15 "$out/$t" -max_total_time="$seconds" -max_len=65536 -malloc_limit_mb=64 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \

@@ -17,33 +17,29 @@ if ! "$CXX" -E -x c++ - <<<'#include <CLI/CLI.hpp>' >/dev/null 2>&1; then
     exit $((failures > 0))
 fi
 expect "the folder is made" 0 "they need glibc 2." scripts/deps.sh "$T/deps"
-expect "again, over the old one" 0 "2 libraries" scripts/deps.sh "$T/deps"
+expect "again, over the old one" 0 "1 libraries" scripts/deps.sh "$T/deps"
 expect "no symbolic links" 0 "0" bash -c "find '$T/deps' -type l | wc -l"
-expect "it says where things came from" 0 "include/pcre2.h  /" cat "$T/deps/manifest.txt"
+expect "it says where things came from" 0 "include/xxhash.h  /" cat "$T/deps/manifest.txt"
 
 cat >"$T/program.cpp" <<'EOF'
 #define DOCTEST_CONFIG_IMPLEMENT
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <CLI/CLI.hpp>
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <pcre2.h>
 #include <xxhash.h>
 int main() {
-    char version[64] = "";
-    pcre2_config(PCRE2_CONFIG_VERSION, version);
-    printf("pcre2 %s, xxhash %u, json %d\n", version, XXH_versionNumber(), nlohmann::json::parse("[1, 2]").at(1).get<int>());
+    printf("xxhash %u, json %d\n", XXH_versionNumber(), nlohmann::json::parse("[1, 2]").at(1).get<int>());
 }
 EOF
 cat >"$T/build.sh" <<'EOF'
 # program.cpp with the flags of the Makefile's DEPS; which files the compiler and the loader took.
-cd "$1" && "$2" -std=gnu++20 -O0 -isystem deps/include -MMD program.cpp -o program -Ldeps/lib -Wl,-rpath,"$PWD/deps/lib" -lpcre2-8 -lxxhash && ./program && ldd ./program
+cd "$1" && "$2" -std=gnu++20 -O0 -isystem deps/include -MMD program.cpp -o program -Ldeps/lib -Wl,-rpath,"$PWD/deps/lib" -lxxhash && ./program && ldd ./program
 EOF
 output=$(bash "$T/build.sh" "$T" "$CXX" 2>&1)
 report $? "compiles, links and runs" "$output"
-[[ $output == *"pcre2 1"* && $output == *"json 2"* && $output == *"libxxhash.so.0 => $T/deps/lib"* && $output == *"libpcre2-8.so.0 => $T/deps/lib"* ]]
+[[ $output == *"xxhash 8"* && $output == *"json 2"* && $output == *"libxxhash.so.0 => $T/deps/lib"* ]]
 report $? "takes the libraries of the folder" "$output"
-elsewhere=$(tr -s ' \\' '\n' <"$T/program.d" | grep -E '/(CLI|nlohmann|doctest)/|/(pcre2|xxh)' | grep -v '^deps/include/')
+elsewhere=$(tr -s ' \\' '\n' <"$T/program.d" | grep -E '/(CLI|nlohmann|doctest)/|/xxh' | grep -v '^deps/include/')
 [[ -z $elsewhere ]]
 report $? "takes no header from elsewhere" "$elsewhere"
 
@@ -52,15 +48,15 @@ cat >"$T/hidden.sh" <<'EOF'
 set -e
 mkdir "$1/over" "$1/empty"
 mount -t tmpfs none "$1/over"
-for folder in /usr/include $(find /usr/lib -maxdepth 2 -name libpcre2-8.so -printf '%h\n') ; do
+for folder in /usr/include $(find /usr/lib -maxdepth 2 -name libxxhash.so -printf '%h\n') ; do
     upper=$1/over/${folder//\//_}
     mkdir "$upper" "$upper-work"
     mount -t overlay none -o "lowerdir=$folder,upperdir=$upper,workdir=$upper-work" "$folder"
-    rm -f "$folder"/{pcre2.h,xxhash.h,xxh3.h} "$folder"/lib{pcre2-8,xxhash}.{so,a}
+    rm -f "$folder"/{xxhash.h,xxh3.h} "$folder"/libxxhash.{so,a}
 done
 for folder in /usr/include/{CLI,nlohmann,doctest}; do [[ ! -d $folder ]] || mount --bind "$1/empty" "$folder"; done
 ! "$2" -E -x c++ - <<<'#include <CLI/CLI.hpp>' >/dev/null 2>&1 || { echo "the system's header is still in sight"; exit 1; }
-! "$2" -shared -o /dev/null -lpcre2-8 2>/dev/null || { echo "the system's library is still in sight"; exit 1; }
+! "$2" -shared -o /dev/null -lxxhash 2>/dev/null || { echo "the system's library is still in sight"; exit 1; }
 shift 2
 "$@"
 EOF

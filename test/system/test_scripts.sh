@@ -25,7 +25,7 @@ stand_in() { printf '#!%s\n%s\n' "$BASH_PATH" "$2" >"$1"; chmod +x "$1"; }      
 # ---- setup.sh
 nothing() { env -i PATH=/nonexistent "$@" "$BASH_PATH" scripts/setup.sh "${MODE:-build}"; }
 apt="apt-get update && apt-get install -y"
-check "an empty machine is told the exact command, without the sudo that it lacks" 1 $'install with:\n  '"$apt g++ make libcli11-dev nlohmann-json3-dev libpcre2-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
+check "an empty machine is told the exact command, without the sudo that it lacks" 1 $'install with:\n  '"$apt g++ make libcli11-dev nlohmann-json3-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
 MODE=test check "tests need doctest and procps" 1 "libxxhash-dev doctest-dev procps" nothing
 MODE=compare check "compare wants gnuplot, curl and a text" 1 "gnuplot-nox curl" nothing
 MODE=data check "so does make data" 1 "openmpi-bin curl" nothing
@@ -43,7 +43,7 @@ fi
 MODE=typo check "an unknown mode" 2 "usage" nothing
 mkdir "$T/bin"
 mkdir -p "$T/headers/include/CLI" "$T/headers/include/nlohmann"
-touch "$T/headers/include/"{CLI/CLI.hpp,nlohmann/json.hpp,pcre2.h,xxhash.h,dnnl.h,cblas.h}
+touch "$T/headers/include/"{CLI/CLI.hpp,nlohmann/json.hpp,xxhash.h,dnnl.h,cblas.h}
 check "headers in DEPS are enough" 0 "" env DEPS="$T/headers" NO_INSTALL=1 scripts/setup.sh build
 stand_in "$T/bin/g++" 'echo 9'
 stand_in "$T/bin/make" ':'

@@ -7,9 +7,14 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/pretokenize.h"
+#include "runtime/device/rng.h"
 #include "runtime/run/error.h"
 
 using Words = std::vector<std::string>;
+namespace {
+struct Range { uint32_t first, last; };
+#include "tokenizer/unicode_classes.inc"
+}  // namespace
 
 static Words words_of(std::string_view text) {
     std::vector<std::string_view> views;
@@ -44,6 +49,38 @@ TEST_CASE("pretokenize: a run of invalid bytes is one word, what is between is a
     CHECK(words_of("\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80") == Words{"\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80"});   // overlong, surrogate, too high
     CHECK(words_of("\xf4\x8f\xbf\xbf\xee\x80\x80").size() == 1);                      // U+10FFFF, U+E000: well-formed
     CHECK(words_of("\xe2\x80 x\xe2\x80\x99s") == Words{"\xe2\x80", " x", "\xe2\x80\x99", "s"});
+}
+
+static std::string utf8(uint32_t code) {
+    if (code < 0x80) return std::string(1, char(code));
+    if (code < 0x800) return {char(0xC0 | code >> 6), char(0x80 | (code & 0x3F))};
+    if (code < 0x10000) return {char(0xE0 | code >> 12), char(0x80 | (code >> 6 & 0x3F)), char(0x80 | (code & 0x3F))};
+    return {char(0xF0 | code >> 18), char(0x80 | (code >> 12 & 0x3F)), char(0x80 | (code >> 6 & 0x3F)), char(0x80 | (code & 0x3F))};
+}
+
+// The recorded number is tiktoken's (make_unicode_classes.py), so ids are the same on every machine, whatever its libraries.
+TEST_CASE("pretokenize: every code point is the letter, number or space that it is to tiktoken") {
+    std::string classes;
+    size_t wrong = 0;
+    std::vector<std::string_view> words;
+    for (uint32_t code = 0; code < 0x110000; code++) {
+        const bool surrogate = code >= 0xD800 && code < 0xE000;
+        const CharClass expected = surrogate ? CharClass::other : unicode_class(code);
+        classes += char(expected);
+        if (surrogate) continue;
+        const std::string c = utf8(code);
+        const char* before[] = {"\n", "x", "1", "!"};              // joined to the one of its own kind only
+        for (int kind = 0; kind < 4; kind++) {
+            const std::string text = before[kind] + c;
+            words.clear();
+            pretokenize(text, words);
+            wrong += (words.size() == 1) != (kind == int(expected));
+        }
+    }
+    CHECK(rng_stream(classes) == UNICODE_CLASSES_FNV);
+    CHECK(wrong == 0);
+    CHECK(unicode_class(0x1C89) == CharClass::letter);             // since Unicode 16
+    CHECK(unicode_class(0x180E) == CharClass::other);              // a space until Unicode 6.3
 }
 
 TEST_CASE("split_safely: the words of the chunks are the words of the text") {
