@@ -10,6 +10,8 @@ BACKEND   ?= cpu
 PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
 # Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the first there is.
 BLAS      ?= auto
+# Attention on the CPU: panels (attention/sdpa.cpp), or naive, the textbook's loops (attention/sdpa_naive.cpp): to read, to check, slow.
+SDPA      ?= panels
 # Instruction set. native: the best of the machine that builds. For binaries to be copied elsewhere: x86-64-v3 (AVX2), x86-64-v4 (AVX-512).
 MARCH     ?= native
 # A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
@@ -34,6 +36,9 @@ endif
 UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(VARIANTS),$(if $(wildcard attention/$(firstword $(subst :, ,$(v))).h),,$(v))))
 ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
+endif
+ifneq ($(filter-out panels naive,$(SDPA))$(if $(filter naive,$(SDPA)),$(filter-out cpu,$(BACKEND))),)
+$(error SDPA=$(SDPA) with BACKEND=$(BACKEND): it is panels or, with BACKEND=cpu, naive)
 endif
 
 # ------------------------------------------------------------------------------------------------ flags, each with its reason
@@ -112,10 +117,11 @@ COMM_LIBS_nccl  := $(COMM_LIBS_mpi) -lnccl
 LDLIBS    += $(COMM_LIBS_$(COMM))
 
 # ------------------------------------------------------------------------------------------------ files
-CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(addprefix -,$(SANITIZE))
+SDPA_NOTE := $(if $(filter naive,$(SDPA)),-naive)
+CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(SDPA_NOTE)$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(addprefix -,$(SANITIZE))
 OBJ       := build/obj/$(CONFIG)
 # x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
-LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa.cpp runtime/device/backend_cpu.cpp
+LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa$(subst -,_,$(SDPA_NOTE)).cpp runtime/device/backend_cpu.cpp
 # matmul.cuh's product: cuBLASLt's for cuda, our own for emu.
 KERNELS     := $(wildcard layers/*.cu) attention/sdpa.cu runtime/device/backend_cuda.cu
 LAYERS_cuda := $(filter-out layers/matmul_plain.cu,$(KERNELS))
@@ -129,11 +135,11 @@ HOST      := build/obj/host-$(MARCH)$(addprefix -,$(SANITIZE))
 COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(addprefix -,$(SANITIZE))
 COMM_LINKED = $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
 COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(COMM_LINKED) $(OBJ)/runtime/run/build_info.o
-SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))
+SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(PRECISION))$(SDPA_NOTE)
 
 # Rebuilt when the commit or the flags change, so that config.json tells the truth.
 COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
-INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS) -march=$(MARCH)"\n// linked with $(COMM_OBJ)
+INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS)$(SDPA_NOTE) -march=$(MARCH)"\n// linked with $(COMM_OBJ)
 $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -s $(OBJ)/build_info.tmp $(OBJ)/build_info.inc || cp $(OBJ)/build_info.tmp $(OBJ)/build_info.inc; })
 
 # None of make's own rules: they would try to link the .d files.

@@ -1,189 +1,387 @@
-// Causal attention on the CPU. See sdpa.h for the equations.
-// One task is one (sequence, key/value head) with all its query heads. Per query head: Q (times s), K, V and their
-// transposes are copied into contiguous buffers once (O(T d)); then panels of QUERY_ROWS queries against all keys up to the
-// diagonal go through the register-tiled product of gemm_tile.h. A panel is QUERY_ROWS x T, in the L2 cache; no T x T is kept.
-// Tasks run in parallel; inside one all sums have a fixed order, so results do not depend on the thread count.
+// Causal attention on the CPU. See sdpa.h for the equations; sdpa_naive.cpp is the same in loops, to read first.
+// The one idea: a panel of PANEL queries meets all keys up to the diagonal in a few products of gemm_tile.h on operands that lie in
+// cache, so of S, P, dP and dS no more than PANEL x T exists at a time. For that K and V are copied once into the layouts that the products
+// read (O(T d), shared by the heads of a group); queries and outputs are copied panel by panel.
+// Threads: sdpa_tasks.h. Every sum runs over its terms in one order (keys ascending; panels of queries ascending; heads of a group ascending),
+// whoever computes it, so results depend neither on the number of threads nor on the cut.
 #include "attention/sdpa.h"
+
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "attention/sdpa_tasks.h"
 #include "layers/cpu_math.h"
 #include "layers/gemm_tile.h"
 
 namespace {
-constexpr int QUERY_ROWS = 4 * TILE_ROWS;
-constexpr int KEY_PAD = 2 * LANES<floatX>;                   // panels are computed for whole register tiles of keys
+constexpr int PANEL = 4 * TILE_ROWS;                         // queries at a time
+constexpr int KEYS = 2 * LANES<floatM>;                      // keys come in whole register tiles; the rows that this adds are zero
 
-struct Workspace {                                           // one per thread, grows to the largest shape and stays
-    std::vector<floatX> memory;
-    floatX* take(size_t n) { floatX* p = memory.data() + used; used += round_up(n, 16); return p; }
-    void reserve(size_t n) { used = 0; if (memory.size() < n) memory.resize(n); }
+struct Memory {                                              // grows to the largest shape and stays
+    std::vector<floatM> memory;
     size_t used = 0;
+    void reserve(size_t n) {
+        used = 0;
+        if (memory.size() < n) memory.resize(n);
+    }
+    floatM* take(size_t n) {
+        floatM* p = memory.data() + used;
+        used += round_up(n, 16);
+        return p;
+    }
 };
-thread_local Workspace workspace;
+thread_local Memory mine;                                    // a task's panels
+Memory shared;                                               // what a task reads or leaves for others
 
-void copy_rows(floatX* out, const floatX* in, size_t row_stride, int T, int d, floatX scale) {
-    for (int t = 0; t < T; t++)
-        for (int c = 0; c < d; c++) out[size_t(t) * d + c] = in[t * row_stride + c] * scale;
-}
-void copy_transposed(floatX* out, const floatX* in, size_t row_stride, int T, int d, int ld) {   // out (d, ld), zero beyond T
-    for (int c = 0; c < d; c++) {
-        for (int t = 0; t < T; t++) out[size_t(c) * ld + t] = in[t * row_stride + c];
-        for (int t = T; t < ld; t++) out[size_t(c) * ld + t] = 0;
-    }
-}
-
-// The bias of one head by distance, stored backwards: reversed[T - 1 - d] = bias(d), so that row i reads it forwards over j.
-void reversed_bias(floatX* reversed, const PositionBias& b, int h, int T) {
-    for (int d = 0; d < T; d++) {
-        floatM value = 0;
-        if (b.kind == BiasKind::alibi) value = -b.slope[h] * d;
-        if (b.kind == BiasKind::power) value = -b.p[h] * std::log(1 + b.a[h] * d);
-        reversed[T - 1 - d] = floatX(value);
-    }
+struct Problem {
+    const SdpaShape& s;
+    const PositionBias& bias;
+    int ld;                                                  // T rounded up to KEYS
+    floatM scale;
+    int group() const { return s.NH / s.NKV; }
+    size_t row(int b, int t) const { return size_t(b) * s.T + t; }
+};
+Problem problem(const SdpaShape& s, const PositionBias& bias) {
+    return {s, bias, int(round_up(size_t(s.T), KEYS)), floatM(1 / std::sqrt(double(s.d_qk)))};
 }
 
-// scores (rows, ld): S of queries i0.. against keys 0..i0+rows-1, bias added; entries beyond the diagonal are left as they fall.
-void score_panel(floatX* scores, int ld, const floatX* q, const floatX* k_transposed, int k_ld, const floatX* bias, int T, int i0, int rows, int d) {
-    int keys = int(round_up(size_t(i0 + rows), KEY_PAD));
-    tile_product<false>(scores, ld, TileA<floatX>{q + size_t(i0) * d, size_t(d), 1}, k_transposed, k_ld, rows, keys, d);
-    if (!bias) return;
-    for (int r = 0; r < rows; r++) {
-        floatX* row = scores + size_t(r) * ld;
-        const floatX* at = bias + (T - 1 - (i0 + r));
+// ---------------------------------------------------------------------------------------------- copies
+
+void copy_rows(floatM* out, const floatX* in, size_t row_stride, int rows, int d, floatM scale) {
+    for (int t = 0; t < rows; t++)
 #pragma omp simd
-        for (int j = 0; j <= i0 + r; j++) row[j] += at[j];
+        for (int c = 0; c < d; c++) out[size_t(t) * d + c] = floatM(in[t * row_stride + c]) * scale;
+}
+// out (d, ld): columns [begin, end) of the transpose of in (T, d), zero beyond T. KEYS rows of `in` at a time stay in the L1 cache.
+void copy_transposed(floatM* out, const floatX* in, size_t row_stride, int T, int d, int ld, Range columns) {
+    for (int t0 = columns.begin; t0 < columns.end; t0 += KEYS)
+        for (int c = 0; c < d; c++)
+            for (int t = t0; t < t0 + KEYS; t++) out[size_t(c) * ld + t] = t < T ? floatM(in[t * row_stride + c]) : floatM(0);
+}
+
+// The keys and values of one sequence and key/value head, as the products read them; null: not wanted.
+struct Keys { floatM *k_t, *v_t, *k, *v; };                  // (d_qk, ld), (d_v, ld), (T, d_qk), (T, d_v)
+Keys keys_at(const Problem& p, floatM* packed, int b, int kv, bool backward) {
+    const SdpaShape& s = p.s;
+    const size_t k_t = size_t(s.d_qk) * p.ld, v_t = size_t(s.d_v) * p.ld, k = size_t(s.T) * s.d_qk, v = size_t(s.T) * s.d_v;
+    floatM* at = packed + (size_t(b) * s.NKV + kv) * (backward ? k_t + v_t + k : k_t + v);
+    return backward ? Keys{at, at + k_t, at + k_t + v_t, nullptr} : Keys{at, nullptr, nullptr, at + k_t};
+}
+size_t packed_size(const Problem& p, bool backward) {
+    const SdpaShape& s = p.s;
+    size_t one = backward ? size_t(s.d_qk + s.d_v) * p.ld + size_t(s.T) * s.d_qk : size_t(s.d_qk) * p.ld + size_t(s.T) * s.d_v;
+    return size_t(s.B) * s.NKV * one;
+}
+void pack_keys(const Problem& p, floatM* packed, const floatX* k, const floatX* v, bool backward) {
+    const SdpaShape& s = p.s;
+    const int block = 8 * KEYS, blocks = int(ceil_div(size_t(p.ld), size_t(block)));
+#pragma omp parallel for collapse(3) schedule(static)
+    for (int b = 0; b < s.B; b++)
+        for (int kv = 0; kv < s.NKV; kv++)
+            for (int i = 0; i < blocks; i++) {
+                const Range t{i * block, std::min(p.ld, (i + 1) * block)};
+                const int rows = std::min(t.end, s.T) - t.begin;
+                const floatX *k_in = k + p.row(b, 0) * s.k_row + size_t(kv) * s.d_qk, *v_in = v + p.row(b, 0) * s.v_row + size_t(kv) * s.d_v;
+                Keys to = keys_at(p, packed, b, kv, backward);
+                copy_transposed(to.k_t, k_in, s.k_row, s.T, s.d_qk, p.ld, t);
+                if (to.v_t) copy_transposed(to.v_t, v_in, s.v_row, s.T, s.d_v, p.ld, t);
+                if (to.k) copy_rows(to.k + size_t(t.begin) * s.d_qk, k_in + t.begin * s.k_row, s.k_row, rows, s.d_qk, 1);
+                if (to.v) copy_rows(to.v + size_t(t.begin) * s.d_v, v_in + t.begin * s.v_row, s.v_row, rows, s.d_v, 1);
+            }
+}
+
+// ---------------------------------------------------------------------------------------------- bias
+
+// f(distance) of one head stored backwards, table[T - 1 - d] = f(d), so that row i reads it forwards over j; zero beyond the diagonal.
+template <class F> void fill_reversed(floatM* table, int T, F f) {
+    for (int d = 0; d < T; d++) table[T - 1 - d] = f(floatM(d));
+    std::fill(table + T, table + T + KEYS, floatM(0));
+}
+void bias_table(floatM* table, const PositionBias& b, int h, int T) {
+    if (b.kind == BiasKind::none) std::fill(table, table + T + KEYS, floatM(0));
+    if (b.kind == BiasKind::alibi) fill_reversed(table, T, [&](floatM d) { return -b.slope[h] * d; });
+    if (b.kind == BiasKind::power) fill_reversed(table, T, [&](floatM d) { return -floatM(b.p[h]) * std::log(1 + floatM(b.a[h]) * d); });
+}
+
+// ---------------------------------------------------------------------------------------------- forward
+
+// The first n of a row of scores become exp(score + bias - largest); returns 1 / their sum, and in *lse its logarithm.
+// Whole tiles are computed: what lies beyond n counts as a score of minus infinity.
+floatM softmax_row(floatM* row, floatM* lse, const floatM* bias, int n) {
+    const int padded = int(round_up(size_t(n), KEYS));
+    floatM top = -std::numeric_limits<floatM>::infinity(), sum = 0;
+    std::fill(row + n, row + padded, top);
+#pragma omp simd reduction(max : top)
+    for (int j = 0; j < padded; j++) {
+        row[j] += bias[j];
+        top = row[j] > top ? row[j] : top;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < padded; j++) sum += row[j] = fast_exp(row[j] - top);
+    *lse = top + std::log(sum);
+    return 1 / sum;
+}
+
+void forward_part(const Problem& p, floatX* o, floatM* lse, const floatX* q, const Keys& keys, int b, int h, Range queries) {
+    const SdpaShape& s = p.s;
+    const int T = s.T, d1 = s.d_qk, d2 = s.d_v;
+    mine.reserve(size_t(PANEL) * (p.ld + d1 + d2) + T + KEYS + 4 * 16);
+    floatM *P = mine.take(size_t(PANEL) * p.ld), *q_c = mine.take(size_t(PANEL) * d1), *out = mine.take(size_t(PANEL) * d2);
+    floatM* bias = mine.take(size_t(T) + KEYS);
+    bias_table(bias, p.bias, h, T);
+    for (int i0 = queries.begin; i0 < queries.end; i0 += PANEL) {
+        const int rows = std::min(PANEL, queries.end - i0), n = i0 + rows;
+        copy_rows(q_c, q + p.row(b, i0) * s.q_row + size_t(h) * d1, s.q_row, rows, d1, p.scale);
+        tile_product<false>(P, p.ld, TileA<floatM>{q_c, size_t(d1), 1}, keys.k_t, p.ld, rows, int(round_up(size_t(n), KEYS)), d1);
+        floatM inverse_sum[PANEL];
+        for (int r = 0; r < rows; r++) {
+            const int i = i0 + r;
+            floatM* row = P + size_t(r) * p.ld;
+            inverse_sum[r] = softmax_row(row, lse + (size_t(b) * s.NH + h) * T + i, bias + (T - 1 - i), i + 1);
+            std::fill(row + i + 1, row + n, floatM(0));
+        }
+        tile_product<false>(out, d2, TileA<floatM>{P, size_t(p.ld), 1}, keys.v, d2, rows, d2, n);
+        for (int r = 0; r < rows; r++) {
+            floatX* to = o + p.row(b, i0 + r) * s.o_row + size_t(h) * d2;
+#pragma omp simd
+            for (int c = 0; c < d2; c++) to[c] = floatX(out[size_t(r) * d2 + c] * inverse_sum[r]);
+        }
     }
 }
+
+// ---------------------------------------------------------------------------------------------- backward, panel by panel
+
+// Forward was S = s Q K^T + bias, P = exp(S - lse), O = P V. A panel: `rows` queries from i0 on, against keys [begin, begin + width).
+struct Panel {
+    int i0, rows, begin, width, ld;
+    floatM *q, *dout, *D;                                    // s Q (PANEL, d_qk), dO (PANEL, d_v), rowsum(dO * O) (PANEL)
+    floatM *P, *dS;                                          // (PANEL, ld)
+};
+
+// s Q, dO and D of the panel's queries.
+void load_panel(Panel& x, const Problem& p, const floatX* q, const floatX* dout, const floatX* o, int b, int h) {
+    const SdpaShape& s = p.s;
+    copy_rows(x.q, q + p.row(b, x.i0) * s.q_row + size_t(h) * s.d_qk, s.q_row, x.rows, s.d_qk, p.scale);
+    copy_rows(x.dout, dout + p.row(b, x.i0) * s.o_row + size_t(h) * s.d_v, s.o_row, x.rows, s.d_v, 1);
+    for (int r = 0; r < x.rows; r++) {
+        const floatX* o_row = o + p.row(b, x.i0 + r) * s.o_row + size_t(h) * s.d_v;
+        const floatM* d_row = x.dout + size_t(r) * s.d_v;
+        floatM sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int c = 0; c < s.d_v; c++) sum += d_row[c] * floatM(o_row[c]);
+        x.D[r] = sum;
+    }
+}
+
+// P again, from S and the log-sum-exp, and dS: forward was O = P V and P = softmax(S), so dP = dO V^T and dS = P * (dP - D).
+// Beyond the diagonal both are zero.
+void probabilities_and_score_gradients(Panel& x, const Problem& p, const Keys& keys, const floatM* bias, const floatM* lse) {
+    const int whole = int(round_up(size_t(x.width), KEYS));
+    tile_product<false>(x.P, x.ld, TileA<floatM>{x.q, size_t(p.s.d_qk), 1}, keys.k_t + x.begin, p.ld, x.rows, whole, p.s.d_qk);
+    tile_product<false>(x.dS, x.ld, TileA<floatM>{x.dout, size_t(p.s.d_v), 1}, keys.v_t + x.begin, p.ld, x.rows, whole, p.s.d_v);
+    for (int r = 0; r < x.rows; r++) {
+        const int i = x.i0 + r, n = std::clamp(i + 1 - x.begin, 0, x.width), padded = int(round_up(size_t(n), KEYS));
+        floatM *P = x.P + size_t(r) * x.ld, *dS = x.dS + size_t(r) * x.ld;
+        const floatM *bias_row = bias + (p.s.T - 1 - i) + x.begin, l = lse[i], D = x.D[r];
+#pragma omp simd
+        for (int j = 0; j < padded; j++) {
+            P[j] = fast_exp(P[j] + bias_row[j] - l);
+            dS[j] = P[j] * (dS[j] - D);
+        }
+        std::fill(P + n, P + x.width, floatM(0));
+        std::fill(dS + n, dS + x.width, floatM(0));
+    }
+}
+
+// Forward was O = P V: dV += P^T dO.  Forward was S = (s Q) K^T: dK += dS^T (s Q).  dk and dv begin at key x.begin.
+void add_key_gradients(floatM* dk, floatM* dv, const Panel& x, const SdpaShape& s) {
+    tile_product<true>(dv, s.d_v, TileA<floatM>{x.P, 1, size_t(x.ld)}, x.dout, s.d_v, x.width, s.d_v, x.rows);
+    tile_product<true>(dk, s.d_qk, TileA<floatM>{x.dS, 1, size_t(x.ld)}, x.q, s.d_qk, x.width, s.d_qk, x.rows);
+}
+
+// Forward was S = s Q K^T: dQ = s dS K. `scratch`: (PANEL, d_qk). The panel must hold all keys up to the diagonal.
+void write_query_gradients(floatX* dq, floatM* scratch, const Panel& x, const Problem& p, const Keys& keys, int b, int h) {
+    const SdpaShape& s = p.s;
+    tile_product<false>(scratch, s.d_qk, TileA<floatM>{x.dS, size_t(x.ld), 1}, keys.k, s.d_qk, x.rows, s.d_qk, x.width);
+    for (int r = 0; r < x.rows; r++) {
+        floatX* to = dq + p.row(b, x.i0 + r) * s.q_row + size_t(h) * s.d_qk;
+#pragma omp simd
+        for (int c = 0; c < s.d_qk; c++) to[c] = floatX(scratch[size_t(r) * s.d_qk + c] * p.scale);
+    }
+}
+
+// Forward was S += -p ln(1 + a d): dp += -dS ln(1 + a d), da += -dS p d / (1 + a d). Sums of each row, to be added in order of rows.
+struct BiasSlopes { floatM *log, *ratio, *by_row; };         // tables ln(1 + a d) and d / (1 + a d); (B, NH, T, 2)
+void bias_gradients(const BiasSlopes& t, const Panel& x, const Problem& p, int b, int h) {
+    for (int r = 0; r < x.rows; r++) {
+        const int i = x.i0 + r;
+        const floatM *dS = x.dS + size_t(r) * x.ld, *log_row = t.log + (p.s.T - 1 - i), *ratio_row = t.ratio + (p.s.T - 1 - i);
+        floatM sum_log = 0, sum_ratio = 0;
+#pragma omp simd reduction(+ : sum_log, sum_ratio)
+        for (int j = 0; j <= i; j++) {
+            sum_log += dS[j] * log_row[j];
+            sum_ratio += dS[j] * ratio_row[j];
+        }
+        floatM* out = t.by_row + ((size_t(b) * p.s.NH + h) * p.s.T + i) * 2;
+        out[0] = -sum_log;
+        out[1] = -floatM(p.bias.p[h]) * sum_ratio;
+    }
+}
+
+// What a backward task reads and writes. dk_heads, dv_heads: (B, NH, T, d) sums of each query head, where a group shares keys; else null.
+struct Backward {
+    floatX *dq, *dk, *dv;
+    const floatX *dout, *o, *q;
+    const floatM* lse;
+    floatM *packed, *dk_heads, *dv_heads, *by_row;
+    bool same() const { return dk == dv; }                   // K and V are one tensor: both terms go into one sum
+};
+
+void write_key_gradients(const Backward& w, const Problem& p, const floatM* dk, const floatM* dv, int b, int h, Range keys) {
+    const SdpaShape& s = p.s;
+    const size_t n = size_t(keys.end - keys.begin), head = (size_t(b) * s.NH + h) * s.T + keys.begin;
+    if (w.dk_heads) {
+        std::copy(dk, dk + n * s.d_qk, w.dk_heads + head * s.d_qk);
+        if (!w.same()) std::copy(dv, dv + n * s.d_v, w.dv_heads + head * s.d_v);
+        return;
+    }
+    for (size_t t = 0; t < n; t++) {
+        floatX *k_to = w.dk + (p.row(b, keys.begin) + t) * s.k_row + size_t(h) * s.d_qk, *v_to = w.dv + (p.row(b, keys.begin) + t) * s.v_row + size_t(h) * s.d_v;
+        for (int c = 0; c < s.d_qk; c++) k_to[c] = floatX(dk[t * s.d_qk + c]);
+        for (int c = 0; c < s.d_v && !w.same(); c++) v_to[c] = floatX(dv[t * s.d_v + c]);
+    }
+}
+
+// One head's gradients: dQ (and the bias's) of `queries`, dK and dV of `keys`. Both ranges are whole, or one of them is empty.
+void backward_part(const Backward& w, const Problem& p, int b, int h, Range queries, Range keys) {
+    const SdpaShape& s = p.s;
+    const int T = s.T, d1 = s.d_qk, d2 = s.d_v;
+    const bool query_side = queries.begin < queries.end, key_side = keys.begin < keys.end, power = p.bias.kind == BiasKind::power;
+    if (!query_side && !key_side) return;                    // an empty part
+    const size_t key_rows = key_side ? size_t(keys.end - keys.begin) : 0;
+    mine.reserve(size_t(PANEL) * (2 * p.ld + 2 * d1 + d2 + 1) + key_rows * (d1 + d2) + 3 * (size_t(T) + KEYS) + 11 * 16);
+    floatM *bias = mine.take(size_t(T) + KEYS), *scratch = mine.take(size_t(PANEL) * d1);
+    floatM *dk = mine.take(key_rows * d1), *dv = w.same() ? dk : mine.take(key_rows * d2);
+    BiasSlopes slopes{mine.take(size_t(T) + KEYS), mine.take(size_t(T) + KEYS), w.by_row};
+    Panel x{};
+    x.ld = p.ld;
+    x.q = mine.take(size_t(PANEL) * d1), x.dout = mine.take(size_t(PANEL) * d2), x.D = mine.take(PANEL);
+    x.P = mine.take(size_t(PANEL) * p.ld), x.dS = mine.take(size_t(PANEL) * p.ld);
+    bias_table(bias, p.bias, h, T);
+    if (power && query_side) {
+        const floatM a = floatM(p.bias.a[h]);
+        fill_reversed(slopes.log, T, [&](floatM d) { return std::log(1 + a * d); });
+        fill_reversed(slopes.ratio, T, [&](floatM d) { return d / (1 + a * d); });
+    }
+    std::fill(dk, dk + key_rows * d1, floatM(0));
+    if (!w.same()) std::fill(dv, dv + key_rows * d2, floatM(0));
+    const Keys packed = keys_at(p, w.packed, b, h / p.group(), true);
+    const floatM* lse = w.lse + (size_t(b) * s.NH + h) * T;
+    const int first = query_side ? queries.begin : keys.begin / PANEL * PANEL, last = query_side ? queries.end : T;
+    for (x.i0 = first; x.i0 < last; x.i0 += PANEL) {
+        x.rows = std::min(PANEL, last - x.i0);
+        x.begin = query_side ? 0 : keys.begin;
+        x.width = (query_side ? x.i0 + x.rows : std::min(keys.end, x.i0 + x.rows)) - x.begin;
+        load_panel(x, p, w.q, w.dout, w.o, b, h);
+        probabilities_and_score_gradients(x, p, packed, bias, lse);
+        if (key_side) add_key_gradients(dk, dv, x, s);
+        if (query_side) write_query_gradients(w.dq, scratch, x, p, packed, b, h);
+        if (query_side && power) bias_gradients(slopes, x, p, b, h);
+    }
+    if (key_side) write_key_gradients(w, p, dk, dv, b, h, keys);
+}
+
+// A group's query heads read the same keys: their sums are added in order of heads.
+void sum_heads_of_groups(const Backward& w, const Problem& p) {
+    const SdpaShape& s = p.s;
+    auto sum = [&](floatX* to, const floatM* heads, int d) {
+        const size_t head = size_t(s.T) * d;
+        for (int c = 0; c < d; c++) {
+            floatM total = heads[c];
+            for (int g = 1; g < p.group(); g++) total += heads[g * head + c];
+            to[c] = floatX(total);
+        }
+    };
+#pragma omp parallel for collapse(3) schedule(static)
+    for (int b = 0; b < s.B; b++)
+        for (int kv = 0; kv < s.NKV; kv++)
+            for (int t = 0; t < s.T; t++) {
+                const size_t first = (size_t(b) * s.NH + size_t(kv) * p.group()) * s.T + t;
+                sum(w.dk + p.row(b, t) * s.k_row + size_t(kv) * s.d_qk, w.dk_heads + first * s.d_qk, s.d_qk);
+                if (!w.same()) sum(w.dv + p.row(b, t) * s.v_row + size_t(kv) * s.d_v, w.dv_heads + first * s.d_v, s.d_v);
+            }
+}
+
+void sum_bias_gradients(floatM* dp, floatM* da, const floatM* by_row, const SdpaShape& s, bool accumulate) {
+    for (int h = 0; h < s.NH; h++) {
+        floatM sum_p = 0, sum_a = 0;
+        for (int b = 0; b < s.B; b++)
+            for (int t = 0; t < s.T; t++) {
+                const floatM* row = by_row + ((size_t(b) * s.NH + h) * s.T + t) * 2;
+                sum_p += row[0];
+                sum_a += row[1];
+            }
+        dp[h] = (accumulate ? dp[h] : floatM(0)) + sum_p;
+        da[h] = (accumulate ? da[h] : floatM(0)) + sum_a;
+    }
+}
+
+// Elements of `shared` that the backward takes: packed keys and values; the heads' sums of a group; power's sums of rows.
+struct SharedSizes { size_t packed, dk_heads, dv_heads, by_row; };
+SharedSizes backward_sizes(const Problem& p) {
+    const SdpaShape& s = p.s;
+    const size_t heads = s.NKV < s.NH ? size_t(s.B) * s.NH * s.T : 0;
+    return {packed_size(p, true), heads * s.d_qk, heads * s.d_v, p.bias.kind == BiasKind::power ? size_t(s.B) * s.NH * s.T * 2 : 0};
+}
+size_t total(const SharedSizes& n) { return n.packed + n.dk_heads + n.dv_heads + n.by_row + 4 * 16; }
 }  // namespace
 
 void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s) {
-    const int T = s.T, dq = s.d_qk, dv = s.d_v, ld = int(round_up(size_t(T), KEY_PAD)), group = s.NH / s.NKV;
-    const floatX scale = floatX(1 / std::sqrt(double(dq)));
-#pragma omp parallel for collapse(2) schedule(dynamic, 1)
-    for (int b = 0; b < s.B; b++)
-        for (int kv = 0; kv < s.NKV; kv++) {
-            workspace.reserve(size_t(dq) * ld + size_t(T) * (dv + dq + 1) + QUERY_ROWS * (ld + size_t(dv)) + 16 * 6);
-            floatX *k_t = workspace.take(size_t(dq) * ld), *v_c = workspace.take(size_t(T) * dv), *q_c = workspace.take(size_t(T) * dq);
-            floatX *panel = workspace.take(size_t(QUERY_ROWS) * ld), *out = workspace.take(size_t(QUERY_ROWS) * dv), *bias_h = workspace.take(T);
-            copy_transposed(k_t, k + size_t(b) * T * s.k_row + size_t(kv) * dq, s.k_row, T, dq, ld);
-            copy_rows(v_c, v + size_t(b) * T * s.v_row + size_t(kv) * dv, s.v_row, T, dv, 1);
-            for (int h = kv * group; h < (kv + 1) * group; h++) {
-                copy_rows(q_c, q + size_t(b) * T * s.q_row + size_t(h) * dq, s.q_row, T, dq, scale);
-                if (bias.kind != BiasKind::none) reversed_bias(bias_h, bias, h, T);
-                for (int i0 = 0; i0 < T; i0 += QUERY_ROWS) {
-                    int rows = std::min(QUERY_ROWS, T - i0);
-                    score_panel(panel, ld, q_c, k_t, ld, bias.kind == BiasKind::none ? nullptr : bias_h, T, i0, rows, dq);
-                    floatX inverse_sum[QUERY_ROWS];
-                    for (int r = 0; r < rows; r++) {
-                        floatX* row = panel + size_t(r) * ld;
-                        int n = i0 + r + 1;
-                        floatX top = row[0], sum = 0;
-#pragma omp simd reduction(max : top)
-                        for (int j = 0; j < n; j++) top = row[j] > top ? row[j] : top;
-#pragma omp simd reduction(+ : sum)
-                        for (int j = 0; j < n; j++) sum += row[j] = fast_exp(row[j] - top);
-                        std::fill(row + n, row + i0 + rows, floatX(0));
-                        inverse_sum[r] = 1 / sum;
-                        lse[(size_t(b) * s.NH + h) * T + i0 + r] = top + std::log(sum);
-                    }
-                    tile_product<false>(out, dv, TileA<floatX>{panel, size_t(ld), 1}, v_c, dv, rows, dv, i0 + rows);
-                    for (int r = 0; r < rows; r++) {
-                        floatX* to = o + (size_t(b) * T + i0 + r) * s.o_row + size_t(h) * dv;
-                        for (int c = 0; c < dv; c++) to[c] = out[size_t(r) * dv + c] * inverse_sum[r];
-                    }
-                }
-            }
-        }
+    const Problem p = problem(s, bias);
+    shared.reserve(packed_size(p, false) + 16);
+    floatM* packed = shared.take(packed_size(p, false));
+    pack_keys(p, packed, k, v, false);
+    const int parts = parts_per_head(s.B * s.NH, s.T, PANEL, omp_get_max_threads());
+#pragma omp parallel for collapse(3) schedule(dynamic, 1)
+    for (int part = 0; part < parts; part++)
+        for (int b = 0; b < s.B; b++)
+            for (int h = 0; h < s.NH; h++)
+                forward_part(p, o, lse, q, keys_at(p, packed, b, h / p.group(), false), b, h, triangle_task(Triangle::queries, s.T, PANEL, part, parts));
 }
 
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate) {
-    const int T = s.T, d1 = s.d_qk, d2 = s.d_v, ld = int(round_up(size_t(T), KEY_PAD)), group = s.NH / s.NKV;
-    const floatX scale = floatX(1 / std::sqrt(double(d1)));
-    const bool same = dk == dv, power = bias.kind == BiasKind::power;
-    static std::vector<floatM> bias_grads;                   // (B, NH, 2): summed over B in order at the end
-    bias_grads.assign(power ? size_t(s.B) * s.NH * 2 : 0, 0);
-#pragma omp parallel for collapse(2) schedule(dynamic, 1)
-    for (int b = 0; b < s.B; b++)
-        for (int kv = 0; kv < s.NKV; kv++) {
-            workspace.reserve(size_t(d1 + d2) * ld + size_t(T) * (4 * d1 + 3 * d2 + 4) + QUERY_ROWS * (2 * ld + size_t(d1)) + 16 * 16);
-            floatX *k_t = workspace.take(size_t(d1) * ld), *v_t = workspace.take(size_t(d2) * ld), *k_c = workspace.take(size_t(T) * d1);
-            floatX *q_c = workspace.take(size_t(T) * d1), *do_c = workspace.take(size_t(T) * d2), *delta = workspace.take(T);
-            floatX *dk_c = workspace.take(size_t(T) * d1), *dv_c = same ? dk_c : workspace.take(size_t(T) * d2);
-            floatX *p_panel = workspace.take(size_t(QUERY_ROWS) * ld), *ds_panel = workspace.take(size_t(QUERY_ROWS) * ld);
-            floatX *dq_c = workspace.take(size_t(QUERY_ROWS) * d1), *bias_h = workspace.take(T), *log_h = workspace.take(T);
-            const floatX *k_in = k + size_t(b) * T * s.k_row + size_t(kv) * d1, *v_in = v + size_t(b) * T * s.v_row + size_t(kv) * d2;
-            copy_transposed(k_t, k_in, s.k_row, T, d1, ld);
-            copy_transposed(v_t, v_in, s.v_row, T, d2, ld);
-            copy_rows(k_c, k_in, s.k_row, T, d1, 1);
-            std::fill(dk_c, dk_c + size_t(T) * d1, floatX(0));
-            if (!same) std::fill(dv_c, dv_c + size_t(T) * d2, floatX(0));
-            for (int h = kv * group; h < (kv + 1) * group; h++) {
-                copy_rows(q_c, q + size_t(b) * T * s.q_row + size_t(h) * d1, s.q_row, T, d1, scale);
-                copy_rows(do_c, dout + size_t(b) * T * s.o_row + size_t(h) * d2, s.o_row, T, d2, 1);
-                for (int t = 0; t < T; t++) {
-                    const floatX* o_row = o + (size_t(b) * T + t) * s.o_row + size_t(h) * d2;
-                    floatX sum = 0;
-#pragma omp simd reduction(+ : sum)
-                    for (int c = 0; c < d2; c++) sum += do_c[size_t(t) * d2 + c] * o_row[c];
-                    delta[t] = sum;
-                }
-                if (bias.kind != BiasKind::none) reversed_bias(bias_h, bias, h, T);
-                floatM dp_h = 0, da_h = 0;
-                if (power) for (int d = 0; d < T; d++) log_h[T - 1 - d] = std::log(1 + bias.a[h] * d);
-                for (int i0 = 0; i0 < T; i0 += QUERY_ROWS) {
-                    int rows = std::min(QUERY_ROWS, T - i0), keys = i0 + rows;
-                    score_panel(p_panel, ld, q_c, k_t, ld, bias.kind == BiasKind::none ? nullptr : bias_h, T, i0, rows, d1);
-                    tile_product<false>(ds_panel, ld, TileA<floatX>{do_c + size_t(i0) * d2, size_t(d2), 1}, v_t, ld, rows,
-                                        int(round_up(size_t(keys), KEY_PAD)), d2);
-                    for (int r = 0; r < rows; r++) {
-                        floatX *p = p_panel + size_t(r) * ld, *ds = ds_panel + size_t(r) * ld;
-                        floatX l = floatX(lse[(size_t(b) * s.NH + h) * T + i0 + r]), D = delta[i0 + r];
-                        int n = i0 + r + 1;
-#pragma omp simd
-                        for (int j = 0; j < n; j++) {
-                            p[j] = fast_exp(p[j] - l);
-                            ds[j] = p[j] * (ds[j] - D);
-                        }
-                        std::fill(p + n, p + keys, floatX(0));
-                        std::fill(ds + n, ds + keys, floatX(0));
-                        if (!power) continue;
-                        for (int j = 0; j < n; j++) {
-                            int distance = i0 + r - j;
-                            dp_h -= ds[j] * log_h[T - 1 - distance];
-                            da_h -= ds[j] * bias.p[h] * distance / (1 + bias.a[h] * distance);
-                        }
-                    }
-                    tile_product<true>(dv_c, d2, TileA<floatX>{p_panel, 1, size_t(ld)}, do_c + size_t(i0) * d2, d2, keys, d2, rows);
-                    tile_product<true>(dk_c, d1, TileA<floatX>{ds_panel, 1, size_t(ld)}, q_c + size_t(i0) * d1, d1, keys, d1, rows);
-                    tile_product<false>(dq_c, d1, TileA<floatX>{ds_panel, size_t(ld), 1}, k_c, d1, rows, d1, keys);
-                    for (int r = 0; r < rows; r++) {
-                        floatX* to = dq + (size_t(b) * T + i0 + r) * s.q_row + size_t(h) * d1;
-                        for (int c = 0; c < d1; c++) to[c] = dq_c[size_t(r) * d1 + c] * scale;
-                    }
-                }
-                if (power) bias_grads[(size_t(b) * s.NH + h) * 2] = dp_h, bias_grads[(size_t(b) * s.NH + h) * 2 + 1] = da_h;
+    const Problem p = problem(s, bias);
+    const SharedSizes n = backward_sizes(p);
+    shared.reserve(total(n));
+    Backward w{dq, dk, dv, dout, o, q, lse, shared.take(n.packed), nullptr, nullptr, nullptr};
+    if (n.dk_heads) w.dk_heads = shared.take(n.dk_heads), w.dv_heads = shared.take(n.dv_heads);
+    if (n.by_row) w.by_row = shared.take(n.by_row);
+    pack_keys(p, w.packed, k, v, true);
+    const int threads = omp_get_max_threads(), heads = s.B * s.NH;
+    const bool split = split_heads(heads, threads);
+    const int key_parts = split ? parts_per_head(2 * heads, s.T, KEYS, threads) : 0;
+    const int query_parts = split ? parts_per_head(2 * heads, s.T, PANEL, threads) : 1;
+    const Range all{0, s.T}, nothing{0, 0};
+#pragma omp parallel for collapse(3) schedule(dynamic, 1)
+    for (int task = 0; task < key_parts + query_parts; task++)           // the largest of all heads first
+        for (int b = 0; b < s.B; b++)
+            for (int h = 0; h < s.NH; h++) {
+                if (!split) backward_part(w, p, b, h, all, all);
+                else if (task < key_parts) backward_part(w, p, b, h, nothing, triangle_task(Triangle::keys, s.T, KEYS, task, key_parts));
+                else backward_part(w, p, b, h, triangle_task(Triangle::queries, s.T, PANEL, task - key_parts, query_parts), nothing);
             }
-            for (int t = 0; t < T; t++) {
-                std::copy(dk_c + size_t(t) * d1, dk_c + size_t(t + 1) * d1, dk + (size_t(b) * T + t) * s.k_row + size_t(kv) * d1);
-                if (!same) std::copy(dv_c + size_t(t) * d2, dv_c + size_t(t + 1) * d2, dv + (size_t(b) * T + t) * s.v_row + size_t(kv) * d2);
-            }
-        }
-    if (!power) return;
-    for (int h = 0; h < s.NH; h++) {
-        floatM sum_p = accumulate ? dp[h] : floatM(0), sum_a = accumulate ? da[h] : floatM(0);
-        for (int b = 0; b < s.B; b++) {
-            sum_p += bias_grads[(size_t(b) * s.NH + h) * 2];
-            sum_a += bias_grads[(size_t(b) * s.NH + h) * 2 + 1];
-        }
-        dp[h] = sum_p;
-        da[h] = sum_a;
-    }
+    if (w.dk_heads) sum_heads_of_groups(w, p);
+    if (w.by_row) sum_bias_gradients(dp, da, w.by_row, s, accumulate);
 }
 
 std::string sdpa_refusal(int, int) { return ""; }
-size_t sdpa_scratch_bytes(const SdpaShape&, BiasKind) { return 0; }
+size_t sdpa_scratch_bytes(const SdpaShape& s, BiasKind kind) {
+    PositionBias bias;
+    bias.kind = kind;
+    return total(backward_sizes(problem(s, bias))) * sizeof(floatM);
+}

@@ -4,6 +4,7 @@
 // broadcasts MR elements of A [Goto & van de Geijn 2008]. Every element of C is one chain of fused multiply-adds in the
 // order of k, so the result does not depend on how C is cut into blocks.
 #pragma once
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <type_traits>
@@ -50,12 +51,32 @@ inline void tile_kernel(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, in
         }
 }
 
+// One row, one vector. A loop with a single chain of multiply-adds is where g++, tuning for AMD, prefers a multiplication and an addition (avoid-fma-max-bits),
+// which rounds twice: the last row would get other bits than the same row in a taller tile. So the fused operation is written out.
+template <class T, bool ADD> inline void tile_row(T* c, const T* a, size_t k_stride, const T* b, size_t ldb, int k) {
+    T acc[LANES<T>] = {};
+    for (int kk = 0; kk < k; kk++) {
+        T x = a[kk * k_stride];
+#pragma GCC unroll 16
+        for (int l = 0; l < LANES<T>; l++)
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+            acc[l] = std::fma(x, b[kk * ldb + l], acc[l]);
+#else
+            acc[l] += x * b[kk * ldb + l];
+#endif
+    }
+    for (int l = 0; l < LANES<T>; l++) c[l] = ADD ? c[l] + acc[l] : acc[l];
+}
+
 template <class T, int NV, bool ADD> inline void tile_column(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, int m, int k) {
     int i = 0;
     auto at = [&](int row) { return TileA<T>{a.p + row * a.i_stride, a.i_stride, a.k_stride}; };
     for (; i + TILE_ROWS <= m; i += TILE_ROWS) tile_kernel<T, TILE_ROWS, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
     for (; i + 4 <= m; i += 4) tile_kernel<T, 4, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
-    for (; i < m; i++) tile_kernel<T, 1, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
+    for (; i < m; i++) {
+        if constexpr (NV == 1) tile_row<T, ADD>(c + i * ldc, a.p + i * a.i_stride, a.k_stride, b, ldb, k);
+        else tile_kernel<T, 1, NV, ADD>(c + i * ldc, ldc, at(i), b, ldb, k);
+    }
 }
 
 // C (m, n) = A B, or += when ADD. b: (k, n) row-major with stride ldb.

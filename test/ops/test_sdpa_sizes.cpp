@@ -58,6 +58,7 @@ TEST_CASE("sdpa: impossible head sizes are refused, and the refusal says which w
 
 #ifdef PRECISION_bf16
 TEST_CASE("sdpa: the sizes that a refusal names are exactly those with a bf16 kernel, and they run") {
+    if (std::string(backend_name()) == "cpu") return;           // it has no list: any size fits
     backend_init(0);
     const auto listed = pairs_in(sdpa_refusal(7, 9));
     CHECK(listed.size() >= 7);
@@ -73,27 +74,25 @@ TEST_CASE("sdpa: the sizes that a refusal names are exactly those with a bf16 ke
         if (d_qk == d_v) check_first_row(d_qk, d_v, true);
     }
 }
-#else
+#endif
+
 TEST_CASE("sdpa: the sizes of this precision run up to the largest") {
+    if (sizeof(floatX) == 2 && std::string(backend_name()) != "cpu") return;         // those have a list
     backend_init(0);
     for (auto [d_qk, d_v] : {std::pair{1, 1}, {7, 9}, {64, 64}, {256, 256}, {192, 128}}) {
         CHECK(sdpa_refusal(d_qk, d_v) == "");
         check_first_row(d_qk, d_v, d_qk == d_v);
     }
 }
-#endif
 
 TEST_CASE("sdpa: scratch for the backward grows with the shape and with the bias") {
     const SdpaShape s{4, 1000, 6, 6, 64, 64, 384, 384, 384, 384};
     SdpaShape twice = s;
     twice.B *= 2;
     const size_t bytes = sdpa_scratch_bytes(s, BiasKind::none);
-    if (std::string(backend_name()) == "cpu") {
-        CHECK(bytes == 0);
-        return;
-    }
+    if (bytes == 0) return;                                      // SDPA=naive keeps nothing
     CHECK(bytes >= size_t(8) * 4 * 6 * 1000);
-    CHECK(sdpa_scratch_bytes(twice, BiasKind::none) == 2 * bytes);
+    CHECK(sdpa_scratch_bytes(twice, BiasKind::none) - 2 * bytes + 512 <= 512);         // but for a constant
     CHECK(sdpa_scratch_bytes(s, BiasKind::alibi) == bytes);
     CHECK(sdpa_scratch_bytes(s, BiasKind::power) > bytes);
 }
