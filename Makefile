@@ -201,6 +201,9 @@ build/inspect: $(OBJ)/tools/inspect.o $(COMMON)
 	$(link)
 build/report: $(OBJ)/tools/report/report.o $(COMMON)
 	$(link)
+COMPARE   := $(patsubst %.cpp,$(HOST)/%.o,$(filter-out tools/compare/compare.cpp,$(wildcard tools/compare/*.cpp)))
+build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(COMMON)
+	$(link)
 
 setup-build:
 	@scripts/setup.sh build
@@ -215,7 +218,7 @@ setup-compare:
 # All variants on the same text: VARIANTS, POS, SIZE, STEPS, SEEDS, ... as `make help` lists them.
 compare: setup-compare
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report build/compare
 	@VARIANTS="$(VARIANTS)" SUFFIX="$(SUFFIX)" scripts/compare.sh
 data: setup-data
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer

@@ -6,6 +6,8 @@
 #   FILE...         your own text files.
 #   N               the vocabulary: 257 (256 single bytes and <|endoftext|>) or more; default 1024, others get data/NAME-N.
 # Relative paths are the caller's.
+# Validation: every tenth document (chapter, article), spread over the text, so that it is the same kind of text; the tokenizer
+# learns from the others only.
 # The last line on stdout is the data folder; everything else goes to stderr. Does nothing when the folder is ready
 # (data/NAME/source.txt says from what it was made); two at once take turns. Raw texts are kept in data/raw/.
 set -euo pipefail
@@ -16,6 +18,7 @@ SHAKESPEARE_URL=${SHAKESPEARE_URL:-https://raw.githubusercontent.com/karpathy/ch
 SHAKESPEARE_SHA256=86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed
 TOKENIZER=${TOKENIZER:-build/tokenizer}
 DATA_ROOT=${DATA_ROOT:-data}
+SPLIT="every tenth document"     # how validation is held out; a folder made in another way is made again
 TRAIN_LIMIT=100000000          # bytes of text that the tokenizer learns from, at most: more changes no merge that matters
 
 say() { printf '%s\n' "$*" >&2; }
@@ -86,7 +89,7 @@ print_kjv() {
 # Ready: its stamp was written last, for this source and vocabulary, and the shards are there.
 stamp_value() { [[ -f $1/source.txt ]] && sed -n "s/^$2: //p" "$1/source.txt"; }
 is_ready() {    # folder source
-    [[ $(stamp_value "$1" source) == "$2" && $(stamp_value "$1" vocabulary) == "$vocab" && -s $1/tokenizer.json ]] &&
+    [[ $(stamp_value "$1" source) == "$2" && $(stamp_value "$1" vocabulary) == "$vocab" && $(stamp_value "$1" validation) == "$SPLIT" && -s $1/tokenizer.json ]] &&
         compgen -G "$1/train*.bin" >/dev/null && compgen -G "$1/val*.bin" >/dev/null
 }
 finish() { printf '%s\n' "$1"; exit 0; }
@@ -95,7 +98,7 @@ folder_of() { printf '%s' "${out:-$DATA_ROOT/$1$( ((vocab == 1024)) || printf --
 # One at a time in one tree: whoever waited finds all that is common ready. Without flock (util-linux) each makes its own.
 mkdir -p "$DATA_ROOT" || die "$DATA_ROOT: cannot be made"
 part=""
-trap '[[ -z $part ]] || rm -f "$part"' EXIT
+trap '[[ -z $part ]] || rm -rf "$part"' EXIT
 if command -v flock >/dev/null && { exec 9>"$DATA_ROOT/.lock"; } 2>/dev/null; then
     flock -n 9 || { say "another get_data.sh is at work in $DATA_ROOT; waiting for it"; flock 9; }
 fi
@@ -134,14 +137,36 @@ out=$(folder_of "$name")
 [[ -x $TOKENIZER ]] || die "$TOKENIZER is missing; build it first: make tokenizer"
 mkdir -p "$out"
 rm -f "$out/source.txt"                                   # until all is done, the folder is not ready
-# The tokenizer learns from the first 90% only: the validation split is the last 10%, and stays unseen by everything.
+# Documents: articles under " = Title = " (WikiText), else what stands between blank lines (chapters, speeches), else lines; joined to
+# at least `size` bytes. Every tenth is for validation: whole documents, spread evenly over the text.
+split_documents() {    # train.txt val.txt files...
+    local train=$1 val=$2 kind=line bytes=$3
+    shift 3
+    if (($(cat "$@" | grep -c '^ = [^=].* = $' || true) >= 20)); then kind=article
+    elif (($(cat "$@" | grep -c '^[[:space:]]*$' || true) >= 20)); then kind=blank; fi
+    : >"$train"
+    : >"$val"
+    cat "$@" | LC_ALL=C awk -v kind="$kind" -v size="$((bytes / 100 < 4000 ? bytes / 100 : 4000))" -v train="$train" -v val="$val" '
+        function flush() { printf "%s", document > (number++ % 10 == 5 ? val : train); document = "" }
+        {
+            begins = kind == "line" || (kind == "article" ? $0 ~ /^ = [^=].* = $/ : blank_before && $0 !~ /^[[:space:]]*$/)
+            if (begins && length(document) >= size) flush()
+            document = document $0 "\n"
+            blank_before = $0 ~ /^[[:space:]]*$/
+        }
+        END { flush() }'
+}
 bytes=$(cat "${files[@]}" | wc -c)
-learn=$((bytes / 10 * 9 < TRAIN_LIMIT ? bytes / 10 * 9 : TRAIN_LIMIT))
-part=$(mktemp "$out/learn.XXXXXX")
-{ cat "${files[@]}" 2>/dev/null || true; } | head -c "$learn" >"$part"
-say "$name: $bytes bytes; training a tokenizer of $vocab tokens, then encoding into $out"
-"$TOKENIZER" train --vocab-size "$vocab" --out "$out/tokenizer.json" "$part" >&2
-"$TOKENIZER" encode --tokenizer "$out/tokenizer.json" --out "$out" --split tail --val-fraction 0.1 --overwrite "${files[@]}" >&2
-printf 'source: %s\nvocabulary: %s\nsha256: %s\nbytes: %s\nfiles: %s\n' "$name" "$vocab" "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.tmp"
+part=$(mktemp -d "$out/split.XXXXXX")
+split_documents "$part/train.txt" "$part/val.txt" "$bytes" "${files[@]}"
+val_bytes=$(wc -c <"$part/val.txt")
+((val_bytes > 0)) || die "the text has fewer than six documents (blank lines end one): too little to hold some out for validation"
+head -c "$TRAIN_LIMIT" "$part/train.txt" >"$part/learn.txt"
+say "$name: $bytes bytes, of which $val_bytes for validation; training a tokenizer of $vocab tokens, then encoding into $out"
+"$TOKENIZER" train --vocab-size "$vocab" --out "$out/tokenizer.json" --overwrite "$part/learn.txt" >&2
+# As one text, training documents first: its tail, to the byte, is the validation split.
+fraction=$(awk -v val="$val_bytes" -v train="$(wc -c <"$part/train.txt")" 'BEGIN { printf "%.12f", (val + 0.5) / (val + train) }')
+"$TOKENIZER" encode --tokenizer "$out/tokenizer.json" --out "$out" --split tail --val-fraction "$fraction" --overwrite "$part/train.txt" "$part/val.txt" >&2
+printf 'source: %s\nvocabulary: %s\nvalidation: %s\nsha256: %s\nbytes: %s\nfiles: %s\n' "$name" "$vocab" "$SPLIT" "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.tmp"
 mv "$out/source.txt.tmp" "$out/source.txt"
 finish "$out"

@@ -71,7 +71,7 @@ static std::vector<Field> option_table(Options& o) {
         {"Data", "data", "DIR", "folder with train*.bin, val*.bin", &o.data, curve, 0, 0, {}},
         {"", "tokenizer", "FILE", "tokenizer.json; default: the one in the data folder", &o.tokenizer, curve, 0, 0, {}},
         {"", "val-every", "N", "steps between validations; 0: only at the end", &o.val_every, harmless, 0, BIG, {}},
-        {"", "val-tokens", "N", "validate on the first N tokens; 0: all", &o.val_tokens, curve, 0, BIG, {}},
+        {"", "val-tokens", "N", "validate on N tokens, spread over the split; 0: all", &o.val_tokens, curve, 0, BIG, {}},
         {"Samples", "sample-every", "N", "steps between samples of text; 0: never", &o.sample_every, harmless, 0, BIG, {}},
         {"", "sample-tokens", "N", "length of a sample", &o.sample_tokens, harmless, 1, 1 << 20, {}},
         {"", "temperature", "X", "0: always the likeliest token", &o.temperature, harmless, 0, 1e6, {}},

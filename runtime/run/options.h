@@ -25,7 +25,7 @@ struct Options {
     std::string data = "data/tinyshakespeare";   // folder with train*.bin, val*.bin, tokenizer.json
     std::string tokenizer;                   // default: DATA/tokenizer.json when it is there
     int64_t val_every = 100;                 // steps; 0: only at the end
-    int64_t val_tokens = 0;                  // the first so many tokens of the validation split; 0: all of it
+    int64_t val_tokens = 0;                  // so many tokens of the validation split, spread evenly over it; 0: all of it
     // samples of text
     int64_t sample_every = 0;                // 0: never
     int sample_tokens = 200;

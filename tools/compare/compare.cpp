@@ -1,0 +1,168 @@
+// compare: trains every row with every position and seed on the same data and the same batches, several at a time, then writes the report.
+// Called by scripts/compare.sh (`make compare`), which lists what the environment sets. Results: RUNS_DIR/NAME/, one run per folder.
+// A finished run is kept, an interrupted one continues: the same command goes on.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <unistd.h>
+
+#include "runtime/run/error.h"
+#include "runtime/run/files.h"
+#include "tools/compare/display.h"
+#include "tools/compare/jobs.h"
+#include "tools/compare/match.h"
+#include "tools/compare/plan.h"
+#include "tools/compare/process.h"
+#include "tools/compare/rates.h"
+#include "tools/compare/settings.h"
+#include "tools/compare/trainer.h"
+
+static void say(const std::string& text) { fprintf(stderr, "compare: %s\n", text.c_str()); }
+
+// Everything that can be wrong is found before the first hour of training.
+static std::vector<Row> read_rows(const Settings& s) {
+    std::vector<Row> rows;
+    for (const std::string& word : s.words) {
+        const std::string variant = word.substr(0, word.find(':')), trainer = s.trainer(variant);
+        ensure(access(trainer.c_str(), X_OK) == 0 || (s.dry_run && variant == word),
+               "%s is missing: `make compare` builds it (is there an attention/ file of that name?)", trainer.c_str());
+        rows.push_back(read_row(s, word));
+        for (size_t i = 0; i + 1 < rows.size(); i++)
+            ensure_usage(rows[i].file_name() != rows.back().file_name(), "VARIANTS: %s is there twice", word.c_str());
+    }
+    const std::string report = s.build + "/report";
+    ensure(s.dry_run || access(report.c_str(), X_OK) == 0, "%s is missing: `make compare` builds it", report.c_str());
+    return rows;
+}
+
+static std::string find_data(const Settings& s, const std::string& vocab) {
+    if (!s.data.empty()) return s.data;
+    if (s.dry_run) return "data/tinyshakespeare";
+    const Answer made = process_ask({"scripts/get_data.sh", "--vocab", vocab});
+    fputs(made.err.c_str(), stderr);
+    ensure(made.code == 0, "scripts/get_data.sh failed (its message is above)");
+    return made.out.substr(0, made.out.find('\n'));
+}
+
+static std::vector<Cell> layout_cells(const Settings& s, const std::vector<Row>& rows) {
+    std::vector<Cell> cells;
+    for (const std::string& pos : s.positions)
+        for (const Row& row : rows) {
+            Cell c;
+            c.row = row;
+            c.pos = pos;
+            c.lr = s.size.lr;
+            c.steps = s.size.steps;
+            cells.push_back(c);
+        }
+    return cells;
+}
+
+// Seeds outermost: stopped half-way, there are whole tables.
+static std::vector<Job> all_jobs(const Settings& s, const std::vector<Cell>& cells, int64_t seeds, const std::string& mark) {
+    std::vector<Job> jobs;
+    for (const std::string& matching : s.matchings)
+        for (int64_t i = 0; i < seeds; i++)
+            for (const Cell& c : cells)
+                if (c.matching == matching) jobs.push_back(cell_job(s, c, s.first_seed + i, mark));
+    return jobs;
+}
+
+static std::string describe_plan(const Settings& s, const std::vector<Cell>& cells, int64_t seeds, size_t runs, const Place& place) {
+    double least = 1e30, most = 0, all = 0;
+    for (const Cell& c : cells) {
+        least = std::min(least, c.seconds);
+        most = std::max(most, c.seconds);
+        all += c.seconds * double(seeds) / place.at_once;
+    }
+    std::string text = format("%zu rows x %zu positions x %lld seeds%s = %zu runs of %s to %s, %d at a time with %s: about %s", s.words.size(), s.positions.size(),
+                              (long long)seeds, s.matchings.size() > 1 ? format(" x %zu matchings", s.matchings.size()).c_str() : "", runs,
+                              duration(least).c_str(), duration(most).c_str(), place.at_once,
+                              place.threads == 0 ? "all threads" : place.threads == 1 ? "one thread each" : format("%d threads each", place.threads).c_str(),
+                              duration(all).c_str());
+    if (s.seeds == 0) text += format(" (SEEDS from MINUTES=%g%s)", s.minutes, seeds < 3 ? "; three make a claim" : "");
+    return text;
+}
+
+static void run_report(const Settings& s) {
+    std::vector<std::string> command = {s.build + "/report", s.folder(), "--baseline", s.baseline};
+    fflush(stderr);
+    Process p = process_start(command, "");
+    int code = -1;
+    while (code < 0 || p.out >= 0) {
+        process_read(p, [](const std::string& line, bool is_error) { fprintf(is_error ? stderr : stdout, "%s\n", line.c_str()); });
+        if (code < 0) code = process_poll(p);
+        usleep(5000);
+    }
+    fflush(stdout);
+    ensure(code == 0, "the report failed with exit code %d", code);
+}
+
+static int compare() {
+    Settings s = read_settings();
+    const char* vocab = getenv("VOCAB");
+    const std::vector<Row> rows = read_rows(s);
+    s.data = find_data(s, vocab && *vocab ? vocab : "1024");
+    if (std::find(s.words.begin(), s.words.end(), s.baseline) == s.words.end() &&
+        !std::filesystem::exists(s.folder() + "/" + s.baseline + "-" + s.positions[0] + "-1"))
+        s.baseline = s.words[0];
+    std::vector<Cell> cells = layout_cells(s, rows);
+    if (s.dry_run) {
+        for (const Job& job : all_jobs(s, cells, s.seeds > 0 ? s.seeds : 1, ""))
+            printf("%s --runs-dir %s --run %s\n", shell_words(job.command).c_str(), job.folder.c_str(), job.run.c_str());
+        return EXIT_DONE;
+    }
+    const std::string mark = data_mark(s.data);
+    catch_signals();
+    ask_cells(s, cells, false, Place{});
+    Place place = choose_place(s, cells, cells.size() * size_t(s.seeds > 0 ? s.seeds : 3) * s.matchings.size());
+    ask_cells(s, cells, true, place);
+    if (!settle_rates(s, cells, place, mark)) {
+        if (stop_asked()) say("stopped. Repeat the same command to go on; the finished runs are kept.");
+        return stop_asked() ? 130 : EXIT_FAILED;
+    }
+    const std::vector<Cell> layout = cells;
+    if (std::find(s.matchings.begin(), s.matchings.end(), "layout") == s.matchings.end()) cells.clear();
+    for (const std::string& matching : s.matchings) {
+        if (matching == "layout") continue;
+        for (const Cell& c : matched_cells(s, matching, layout, place)) cells.push_back(c);
+    }
+    const int64_t seeds = choose_seeds(s, cells, place);
+    const std::vector<Job> jobs = all_jobs(s, cells, seeds, mark);
+    place.at_once = int(std::min<size_t>(size_t(place.at_once), jobs.size()));
+    const std::string plan = describe_plan(s, cells, seeds, jobs.size(), place);
+    say(plan);
+    size_t finished = 0;
+    auto write_progress = [&] {
+        for (const std::string& m : s.matchings)
+            write_comparison(s, m == "layout" ? s.folder() : s.folder() + "/match-" + m, m, cells, seeds, plan, finished, jobs.size());
+    };
+    const JobsResult result = [&] {
+        write_progress();
+        return run_jobs(jobs, place, [&](const Job&) {
+            finished++;
+            write_progress();
+        });
+    }();
+    if (result.stopped) {
+        say("stopped. Repeat the same command to go on; the finished runs are kept.");
+        return 130;
+    }
+    if (result.trained + result.kept > 0) run_report(s);
+    if (result.failures.empty()) return EXIT_DONE;
+    for (const std::string& f : result.failures) say("FAILED " + f);
+    say("repeat the same command after mending it; the finished runs are kept (KEEP_GOING=1 trains the others first).");
+    return EXIT_FAILED;
+}
+
+int main() {
+    try {
+        return compare();
+    } catch (const Error& e) {
+        fprintf(stderr, "compare: %s\n", e.what());
+        return e.exit_code;
+    } catch (const std::exception& e) {
+        fprintf(stderr, "compare: %s\n", e.what());
+        return EXIT_FAILED;
+    }
+}

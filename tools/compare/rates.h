@@ -1,0 +1,19 @@
+// Learning rates, one for each row. A rate that was chosen on one variant and used for all is the commonest unfairness of comparisons
+// [Wen et al. 2025, arXiv:2509.02046]; so rates are measured, stored under their conditions (model, budget, data) and reused.
+//   LR=...      all rows train with it
+//   TUNE=1      searched for rows without a stored rate: runs at rates a factor sqrt 2 apart around the preset's, with a seed that is not
+//               used afterwards; more while the best is at an edge; then the vertex of a parabola in log lr through the best and its
+//               neighbours. Curves stay in NAME/tune/, rates in NAME/learning_rates.json
+//   neither     the measured table in the repository (RATES), else the preset's rate; what was taken is said
+#pragma once
+#include "tools/compare/plan.h"
+
+// Vertex in units of grid steps of the least-squares parabola through (steps[i], losses[i]) at most 2 steps from the best; the best
+// itself when there is no minimum nearby. Losses that are not finite are left out.
+double best_grid_step(const std::vector<int>& steps, const std::vector<double>& losses);
+
+// Sets the lr of every cell; trains what TUNE asks for. False when it was stopped or failed.
+bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& place, const std::string& mark);
+
+// Validation loss at the end of a run, NaN when there is none.
+double final_loss(const std::string& run_folder);

@@ -1,0 +1,10 @@
+// Small records of finished runs, to be kept in the repository: RECORDS/NAME/RUN/ has the run's config.json, its log thinned to the
+// validations, the validation loss of every sequence (val_sequences.f32) and its state. From records every table and picture is made
+// again (build/report RECORDS/NAME), and a study that was stopped goes on, on another machine too. About 6 kB a run.
+#pragma once
+struct Job;
+
+// Into job.record, if it has one.
+void keep_record(const Job& job);
+// Puts a record with this job's signature back among the runs, as done.
+void fetch_record(const Job& job);

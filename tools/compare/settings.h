@@ -1,0 +1,38 @@
+// What a comparison is: read from the environment, as `make compare VARIANTS=... SEEDS=...` gives it. scripts/compare.sh lists them all.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// One line of the table: a variant with options of its own. "mla:dc=64" is train-mla with --mla-dc 64.
+struct Row {
+    std::string name, variant;
+    std::vector<std::string> options;
+    std::string file_name() const;           // the name with nothing in it that a shell or a plot would read
+};
+
+struct Size {                                // of the models and the training, the preset's or the user's
+    int64_t layers, width, heads, context, batch_tokens, steps;
+    double lr;
+    int64_t warmup, val_tokens, val_every;
+};
+
+struct Settings {
+    std::vector<std::string> words;          // VARIANTS as given; rows follow when the trainers are there
+    std::vector<std::string> positions, matchings;
+    int64_t seeds = 0, first_seed = 1;       // seeds 0: as many as MINUTES allows
+    double minutes = 10;
+    Size size;
+    std::string size_name, schedule, final_fraction, data, suffix, name, build, runs_dir, baseline, records, rates_file;
+    std::vector<std::string> extra, launch;
+    int threads = 0, at_once = 0;            // 0: chosen
+    int64_t cache_bytes = 0;                 // MATCH=cache: the target; 0: half the baseline's
+    bool lr_given = false, tune = false, fresh = false, keep_going = false, dry_run = false;
+    std::string folder() const { return runs_dir + "/" + name; }
+    std::string record(const std::string& path) const { return records.empty() ? "" : records + path.substr(runs_dir.size()); }   // of RUNS_DIR/path
+    std::string trainer(const std::string& variant) const { return build + "/train-" + variant + suffix; }
+};
+
+Settings read_settings();                    // fails (exit 2) on what cannot be
+std::vector<std::string> split_words(const std::string& text);
+std::string number_word(double x);           // 0.004, 2048: the shortest that reads back as x
