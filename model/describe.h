@@ -38,6 +38,9 @@ inline RunFacts run_facts(const Options& o, const GPT& g, const Data& d) {
             .tokenizer_fingerprint = tokenizer_fingerprint(d.tokenizer)};
 }
 
+// What a run takes besides its buffers and the program as it stands before: compiled products, packed blocks, the checkpoint's write buffer.
+inline constexpr size_t PROGRAM_BYTES = size_t(14) << 20;
+
 inline void print_plan(const Options& o, const GPT& g, const Data& d, const BatchPlan& plan) {
     const ModelConfig& c = g.c;
     const int ranks = comm_size();
@@ -56,8 +59,7 @@ inline void print_plan(const Options& o, const GPT& g, const Data& d, const Batc
     if (ranks > 1)
         printf("ranks     %d, by %s: zero %d%s\n", ranks, comm_name(), g.run.zero,
                o.deterministic_ranks > 0 ? format(", sums as of %d ranks", o.deterministic_ranks).c_str() : "");
-    // Besides the buffers: the program as it stands now, and about 14 MiB to come (compiled products, packed blocks, the checkpoint's write buffer).
-    const double buffers = double(planned_bytes(g)), program = double(peak_memory_bytes() + (size_t(14) << 20));
+    const double buffers = double(planned_bytes(g)), program = double(peak_memory_bytes() + PROGRAM_BYTES);
     printf("memory    %s%s: %s in buffers, the rest for the program and its libraries\n", ranks > 1 ? "per rank " : "",
            human_bytes(buffers + program).c_str(), human_bytes(buffers).c_str());
     fflush(stdout);
@@ -92,8 +94,17 @@ inline void ensure_fits(const GPT& planned) {
            human_bytes(double(need)).c_str(), human_bytes(double(have)).c_str(), largest_buffers(planned).c_str());
 }
 
-// --dry-run: memory by buffer and the expected time from three trial micro-batches.
+// For programs: exact counts, one JSON object behind the word "numbers".
+inline void print_numbers(const GPT& planned) {
+    printf("numbers   {\"parameters\":%zu,\"parameters_non_embedding\":%zu,\"cache_bytes_per_token\":%zu,\"flops_per_token\":%.17g,\"memory_bytes\":%zu}\n",
+           count_params(planned, true), count_params(planned, false), cache_bytes_per_token(planned), flops_per_token(planned),
+           planned_bytes(planned) + peak_memory_bytes() + PROGRAM_BYTES);
+}
+
+// --dry-run: memory by buffer and the expected time from three trial micro-batches (with --steps 0 there is none to expect).
 inline void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan) {
+    print_numbers(planned);
+    if (o.steps == 0) return;
     for (const auto& [name, bytes] : memory_groups(planned)) printf("  %12s  %s\n", human_bytes(double(bytes)).c_str(), name.c_str());
     const size_t need = planned_bytes(planned), have = device_facts().memory_bytes;
     if (comm_any(need > have, "--dry-run")) {
@@ -114,6 +125,7 @@ inline void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan)
     const double step_s = best * double(plan.accumulation) + now_s() - start;
     printf("time      %.0f ms a step, %s tokens/s, %s in all (from a short probe, without validation)\n", step_s * 1e3,
            human_count(double(o.batch_tokens) / step_s).c_str(), human_time(step_s * double(o.steps)).c_str());
+    printf("numbers   {\"step_seconds\":%.6g}\n", step_s);
     printf("memory    %s used at most by the probe\n", human_bytes(double(peak_memory_bytes())).c_str());
     gpt_free(g);
 }

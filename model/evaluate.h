@@ -34,7 +34,7 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
         const int64_t batch = first + comm_rank(), sample = batch * g.max_B;
         if (batch >= batches) continue;
         const int B = int(std::min<int64_t>(g.max_B, d.val_samples - sample));
-        for (int b = 0; b < B; b++) dataset_read(d.val, size_t(sample + b), &inputs[size_t(b) * T], &targets[size_t(b) * T]);
+        for (int b = 0; b < B; b++) dataset_read(d.val, validation_sample(d, sample + b), &inputs[size_t(b) * T], &targets[size_t(b) * T]);
         nats[batch] = gpt_loss(g, inputs.data(), targets.data(), B, T);
         for (int b = 0; b < B; b++) {
             double sum = 0;

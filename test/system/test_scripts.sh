@@ -68,7 +68,7 @@ fi
 
 # ---- get_data.sh
 mkdir "$T/tools"
-for tool in dirname sed cut sha256sum mkdir rm cat awk wc mktemp head mv curl wget; do ln -s "$(command -v $tool || command -v true)" "$T/tools/$tool"; done
+for tool in grep dirname sed cut sha256sum mkdir rm cat awk wc mktemp head mv curl wget; do ln -s "$(command -v $tool || command -v true)" "$T/tools/$tool"; done
 get_data() { env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" SHAKESPEARE_URL=http://127.0.0.1:9/input.txt "$BASH_PATH" scripts/get_data.sh "$@"; }
 stand_in "$T/tokenizer" 'mode=$1; out=""; while (($#)); do [[ $1 == --out ]] && out=$2; shift; done
 echo "$mode" >>'"$T/tokenizer.log"'
@@ -127,7 +127,13 @@ check "(auto then takes none)" 0 "build/obj/cpu-fp32-none-native/tokenizer/main.
 # ---- compare.sh with stand-in trainers
 mkdir -p "$T/build" "$T/shards"
 touch "$T/shards/train.bin" "$T/shards/val.bin"
-trainer='echo "$*" >>'"$T/trainer.log"'
+trainer='[[ $* == --help ]] && { echo "Attention --gqa-form       NAME  one | two"; echo "          --gqa-tied             a flag"; echo "Model     --kv-heads       N     heads"; exit 0; }
+if [[ $* == *--dry-run* ]]; then
+    echo "numbers   {\"parameters\":1048576,\"parameters_non_embedding\":786432,\"cache_bytes_per_token\":4096,\"flops_per_token\":5505024,\"memory_bytes\":1000000}"
+    echo "numbers   {\"step_seconds\":0.5}"
+    exit 0
+fi
+echo "$*" >>'"$T/trainer.log"'
 dir="" run="" seed=1 attn=${0##*-}
 while (($#)); do case $1 in --runs-dir) dir=$2;; --run) run=$2;; --seed) seed=$2;; esac; shift; done
 mkdir -p "$dir/$run/checkpoints/step-10"
@@ -142,8 +148,8 @@ cat >"$dir/$run/config.json" <<END
 END
 for step in 0 10 18 20; do echo "{\"step\": $step, \"tokens\": $((step * 512)), \"seconds\": $step, \"loss\": 2.2, \"val_loss\": $loss, \"bits_per_byte\": 1.5, \"lr\": 0.1, \"grad_norm\": 1, \"tokens_per_second\": 1500, \"mfu\": null}"; done >"$dir/$run/metrics.jsonl"'
 for variant in qkv gqa mla; do stand_in "$T/build/train-$variant" "$trainer"; done
-ln -s "$BUILD/report" "$T/build/report"
-compare() { env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=c SIZE=tiny "$@" scripts/compare.sh; }
+ln -s "$BUILD/report" "$BUILD/compare" "$T/build/"
+compare() { env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=c SIZE=tiny SEEDS=1 "$@" scripts/compare.sh; }
 check "an unknown size" 2 "choose tiny" compare SIZE=huge VARIANTS=qkv
 check "a missing trainer is found before training" 1 "train-qv is missing" compare VARIANTS="qkv qv"
 check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --context 64 --batch-tokens 512 --steps 60" compare VARIANTS=qkv DRY_RUN=1
@@ -163,7 +169,7 @@ check "(four trainings in all)" 0 "4" grep -c . "$T/trainer.log"
 check "a failing variant: message and exit code" 1 "mla-rope-1 failed with exit code 3" compare VARIANTS="mla qkv" STEPS=20
 check "(its own words are seen)" 1 "mla: cannot factor 7" compare VARIANTS="mla qkv" STEPS=20
 touch "$T/slow"
-env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=s SIZE=tiny VARIANTS="qkv gqa" STEPS=20 scripts/compare.sh >"$T/stopped.log" 2>&1 &
+env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=s SIZE=tiny SEEDS=1 VARIANTS="qkv gqa" STEPS=20 scripts/compare.sh >"$T/stopped.log" 2>&1 &
 pid=$!
 for i in {1..100}; do [[ -f $T/running ]] && break; sleep 0.05; done
 kill -TERM $pid
@@ -173,6 +179,25 @@ check "stopped, and says how to go on" 0 "Repeat the same command" cat "$T/stopp
 rm "$T/slow"
 check "then it continues" 0 "[1/2] qkv, rope, seed 1: done before, kept" compare NAME=s VARIANTS="qkv gqa" STEPS=20
 check "(with --resume)" 0 "--resume" tail -n 1 "$T/trainer.log"
+
+# ---- rows, options of their own, the plan
+dry() { compare DRY_RUN=1 NAME=d "$@"; }
+check "a row with a flag and a number" 0 "--gqa-tied --kv-heads 1 --save-every" dry VARIANTS="gqa:tied,kv-heads=1"
+check "(its folder)" 0 "--run gqa.tied.kv-heads1-rope-1" dry VARIANTS="gqa:tied,kv-heads=1"
+check "a row with a choice" 0 "--gqa-form two --save-every" dry VARIANTS="gqa:two"
+check "an option for every row of a variant" 0 "--kv-heads 2 --gqa-form two --save-every" dry VARIANTS="gqa:two" OPTIONS_gqa="--kv-heads 2"
+check "a row's option that is not there" 2 "gqa has no option dc (its own: form, tied)" dry VARIANTS="gqa:dc=3"
+check "a row twice" 2 "gqa is there twice" dry VARIANTS="gqa gqa"
+check "an unknown way of being equal" 2 "choose of layout" dry VARIANTS=gqa MATCH=weight
+check "a number of seeds" 2 "SEEDS=many" compare SEEDS=many VARIANTS=qkv
+check "seeds follow from the minutes: 60 steps of half a second" 0 "2 rows x 1 positions x 2 seeds" compare NAME=m VARIANTS="qkv gqa" SEEDS= MINUTES=2.5 AT_ONCE=1
+check "(and stay as planned)" 0 "x 2 seeds" compare NAME=m VARIANTS="qkv gqa" SEEDS= MINUTES=60 AT_ONCE=1
+check "comparison.json" 0 '"finished": 4' cat "$T/runs/m/comparison.json"
+check "what does not fit in memory side by side is not started side by side" 0 "1 at a time" compare NAME=n VARIANTS="qkv gqa" AT_ONCE=1
+check "records are kept" 0 "" compare NAME=r VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
+check "(thinned logs)" 0 "" test -s "$T/records/r/gqa-rope-1/metrics.jsonl"
+rm -r "$T/runs/r"
+check "a comparison is taken up from its records" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare NAME=r VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
 
 # ---- report
 check "no runs" 1 "no run in it" "$BUILD/report" "$T/shards"

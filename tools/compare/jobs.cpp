@@ -91,8 +91,8 @@ struct Running {
 struct Crew {
     const Place& place;
     Display display = display_open();
-    std::vector<Running> running;
-    JobsResult result;
+    std::vector<Running> running = {};
+    JobsResult result = {};
     size_t total = 0, settled = 0;           // runs in all; done, kept or failed
     double start = now_s(), planned = 0, trained_seconds = 0, trained_planned = 0;   // expected seconds of all; measured and expected of those trained
     int told = 0;                            // signals passed on
