@@ -13,7 +13,7 @@ OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
 UNIT_TESTS := $(filter-out $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp,$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/step-%.safetensors,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/inspect
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/step-%.safetensors,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/compare build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS)) build/train-$(firstword $(VARIANTS))-emu-bf16
