@@ -139,7 +139,8 @@ SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(P
 
 # Rebuilt when the commit or the flags change, so that config.json tells the truth.
 COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
-INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS)$(SDPA_NOTE) -march=$(MARCH)"\n// linked with $(COMM_OBJ)
+EXISTING  := $(shell grep -l '^inline void attention_defaults' attention/*.h | sed 's|attention/||; s|\.h||')
+INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS)$(SDPA_NOTE) -march=$(MARCH)"\n\#define BUILD_VARIANTS "$(EXISTING)"\n// linked with $(COMM_OBJ)
 $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -s $(OBJ)/build_info.tmp $(OBJ)/build_info.inc || cp $(OBJ)/build_info.tmp $(OBJ)/build_info.inc; })
 
 # None of make's own rules: they would try to link the .d files.

@@ -14,6 +14,7 @@
 #include "model/generate.h"
 #include "model/gpt.h"
 #include "model/open.h"
+#include "model/program.h"
 #include "model/state.h"
 #include "runtime/comm/together.h"
 #include "runtime/run/inject.h"
@@ -286,7 +287,7 @@ int main(int argc, char** argv) {
         if (comm_rank() != 0 && !freopen("/dev/null", "w", stdout)) return EXIT_FAILED;
         Options o;
         bool go = false;
-        together("reading the options", [&] { go = options_parse(o, argc, argv, ATTENTION_NAME); });
+        together("reading the options", [&] { go = options_parse(o, argc, argv, this_program()); });
         if (go) code = run(o);
     } catch (const AgreedError& e) {
         code = report(e.what(), e.exit_code, true);

@@ -16,23 +16,29 @@
 enum Weight { WDQ, WDKV, WKR, GAIN_Q, GAIN_KV, WUQ, WUK, WUV, WO, BO };
 enum Saved { DOWN, CQ, CKV, Q, K, V, O, RSTD_Q, RSTD_KV, LSE };
 enum Scratch { DDOWN, DCQ, DCKV, DQ, DK, DV, DO };
+enum Own { D_C, D_R, D_CQ };
+
+inline const OwnOptions ATTENTION_OPTIONS = {
+    own_number("mla-dc", 1 << 17, "latent width; -1: 4 x head size"),
+    own_number("mla-dr", 1 << 14, "rotary width; -1: head size / 2; 0: none"),
+    own_number("mla-dcq", 1 << 17, "query latent; -1: 8 x head size; 0: no query compression")};
 
 inline void attention_defaults(ModelConfig& c) {
     if (c.NKV == 0) c.NKV = c.NH;
     ensure_usage(c.NKV == c.NH, "--kv-heads %d with ATTN=mla: its keys and values come from the latent, one per head; leave it out", c.NKV);
-    if (c.mla_dc == 0) c.mla_dc = 4 * c.HS;
-    if (c.mla_dr < 0) c.mla_dr = c.HS / 4 * 2;
-    if (c.mla_dcq < 0) c.mla_dcq = 8 * c.HS;
-    ensure_usage(c.mla_dr % 2 == 0, "--mla-dr %d is odd; the rotation turns pairs", c.mla_dr);
-    ensure_usage(c.mla_dr > 0 || c.pos != Position::rope, "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
+    if (c.own[D_C] <= 0) c.own[D_C] = 4 * c.HS;              // (0: what older runs wrote for it)
+    if (c.own[D_R] == AUTO) c.own[D_R] = c.HS / 4 * 2;
+    if (c.own[D_CQ] == AUTO) c.own[D_CQ] = 8 * c.HS;
+    ensure_usage(c.own[D_R] % 2 == 0, "--mla-dr %d is odd; the rotation turns pairs", c.own[D_R]);
+    ensure_usage(c.own[D_R] > 0 || c.pos != Position::rope, "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
 }
 
-inline int query_width(const ModelConfig& c) { return c.NH * (c.HS + c.mla_dr); }
-inline int down_width(const ModelConfig& c) { return c.mla_dcq + c.mla_dc + c.mla_dr; }
+inline int query_width(const ModelConfig& c) { return c.NH * (c.HS + c.own[D_R]); }
+inline int down_width(const ModelConfig& c) { return c.own[D_CQ] + c.own[D_C] + c.own[D_R]; }
 
 // A tensor that a setting leaves out keeps its place in the table with no rows, so that the enums above index it.
 inline AttentionSpec attention_spec(const ModelConfig& c) {
-    int64_t C = c.C, dcq = c.mla_dcq, dc = c.mla_dc, dr = c.mla_dr, heads = int64_t(c.NH) * c.HS, q = query_width(c);
+    int64_t C = c.C, dcq = c.own[D_CQ], dc = c.own[D_C], dr = c.own[D_R], heads = int64_t(c.NH) * c.HS, q = query_width(c);
     auto up = [&](int64_t latent) { return Init::normal(0.02 * std::sqrt(double(C) / double(latent))); };   // as if from width C
     AttentionSpec s;
     s.params = {{"dq.weight", {dcq, C}, init_weight(), true},
@@ -49,9 +55,9 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
                {"o", size_t(heads)}, {"rstd_q", 1, true}, {"rstd_kv", 1, true}, {"lse", size_t(c.NH), true}};
     s.scratch = {{"ddown", size_t(down_width(c))}, {"dcq", size_t(dcq)}, {"dckv", size_t(dc)}, {"dq", size_t(q)}, {"dk", size_t(q)},
                  {"dv", size_t(heads)}, {"do", size_t(heads)}};
-    s.d_qk = c.HS + c.mla_dr;
+    s.d_qk = c.HS + c.own[D_R];
     s.d_v = c.HS;
-    s.rope_width = c.mla_dr;
+    s.rope_width = c.own[D_R];
     s.macs_per_token = size_t(C * down_width(c) + q * (dcq ? dcq : C) + 2 * dc * heads + heads * C);
     s.cache_elements = size_t(dc + dr);
     return s;
@@ -59,21 +65,21 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
 
 inline SdpaShape sdpa_shape(const AttentionLayer& l) {
     size_t q = size_t(query_width(l.c)), v = size_t(l.c.NH) * l.c.HS;
-    return {l.B, l.T, l.c.NH, l.c.NH, l.c.HS + l.c.mla_dr, l.c.HS, q, q, v, v};
+    return {l.B, l.T, l.c.NH, l.c.NH, l.c.HS + l.c.own[D_R], l.c.HS, q, q, v, v};
 }
 // c (shared by the heads) -> the content part of every head of K
 inline LinearShape content_key(const AttentionLayer& l) {
     const ModelConfig& c = l.c;
-    size_t dc = size_t(c.mla_dc), d_qk = size_t(c.HS + c.mla_dr);
-    return {l.rows(), c.mla_dc, c.HS, dc, dc, size_t(query_width(c)), c.NH, 0, c.HS * dc, d_qk};
+    size_t dc = size_t(c.own[D_C]), d_qk = size_t(c.HS + c.own[D_R]);
+    return {l.rows(), c.own[D_C], c.HS, dc, dc, size_t(query_width(c)), c.NH, 0, c.HS * dc, d_qk};
 }
 // q^R: the last d_r of each head of Q, in place.   k^R: one vector in `down` -> the last d_r of every head of K.
 inline RopeShape rope_query(const AttentionLayer& l) {
-    size_t row = size_t(query_width(l.c)), head = size_t(l.c.HS + l.c.mla_dr);
-    return {l.B, l.T, l.c.NH, l.c.mla_dr, row, head, row, head};
+    size_t row = size_t(query_width(l.c)), head = size_t(l.c.HS + l.c.own[D_R]);
+    return {l.B, l.T, l.c.NH, l.c.own[D_R], row, head, row, head};
 }
 inline RopeShape rope_key(const AttentionLayer& l) {
-    return {l.B, l.T, l.c.NH, l.c.mla_dr, size_t(query_width(l.c)), size_t(l.c.HS + l.c.mla_dr), size_t(down_width(l.c)), 0};
+    return {l.B, l.T, l.c.NH, l.c.own[D_R], size_t(query_width(l.c)), size_t(l.c.HS + l.c.own[D_R]), size_t(down_width(l.c)), 0};
 }
 
 inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l) {
@@ -81,18 +87,18 @@ inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer
     const size_t rows = l.rows(), width = size_t(down_width(c));
     floatX *down = l.save(DOWN), *q = l.save(Q), *k = l.save(K);
     linear_forward(down, x, l.w[WDQ], nullptr, linear_shape(rows, c.C, down_width(c)));     // x W_DQ, x W_DKV, x W_KR at once
-    if (c.mla_dcq > 0) {
-        rmsnorm_forward(l.save(CQ), l.save_master(RSTD_Q), down, l.w[GAIN_Q], rows, c.mla_dcq, width);
-        linear_forward(q, l.save(CQ), l.w[WUQ], nullptr, linear_shape(rows, c.mla_dcq, query_width(c)));
+    if (c.own[D_CQ] > 0) {
+        rmsnorm_forward(l.save(CQ), l.save_master(RSTD_Q), down, l.w[GAIN_Q], rows, c.own[D_CQ], width);
+        linear_forward(q, l.save(CQ), l.w[WUQ], nullptr, linear_shape(rows, c.own[D_CQ], query_width(c)));
     } else {
         linear_forward(q, x, l.w[WUQ], nullptr, linear_shape(rows, c.C, query_width(c)));
     }
-    rmsnorm_forward(l.save(CKV), l.save_master(RSTD_KV), down + c.mla_dcq, l.w[GAIN_KV], rows, c.mla_dc, width);
+    rmsnorm_forward(l.save(CKV), l.save_master(RSTD_KV), down + c.own[D_CQ], l.w[GAIN_KV], rows, c.own[D_C], width);
     linear_forward(k, l.save(CKV), l.w[WUK], nullptr, content_key(l));
-    linear_forward(l.save(V), l.save(CKV), l.w[WUV], nullptr, linear_shape(rows, c.mla_dc, c.NH * c.HS));
+    linear_forward(l.save(V), l.save(CKV), l.w[WUV], nullptr, linear_shape(rows, c.own[D_C], c.NH * c.HS));
     if (l.rope) {
         rope_forward(q + c.HS, q + c.HS, l.rope, rope_query(l));
-        rope_forward(k + c.HS, down + c.mla_dcq + c.mla_dc, l.rope, rope_key(l));
+        rope_forward(k + c.HS, down + c.own[D_CQ] + c.own[D_C], l.rope, rope_key(l));
     }
     sdpa_forward(l.save(O), l.save_master(LSE), q, k, l.save(V), l.bias, sdpa_shape(l));
     linear_forward(out, l.save(O), l.w[WO], l.w[BO], linear_shape(rows, c.NH * c.HS, c.C));
@@ -102,7 +108,7 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     const ModelConfig& c = l.c;
     const size_t rows = l.rows(), width = size_t(down_width(c));
     LinearShape out = linear_shape(rows, c.NH * c.HS, c.C), down_shape = linear_shape(rows, c.C, down_width(c));
-    LinearShape value = linear_shape(rows, c.mla_dc, c.NH * c.HS);
+    LinearShape value = linear_shape(rows, c.own[D_C], c.NH * c.HS);
     floatX *ddown = l.grad(DDOWN), *dq = l.grad(DQ), *dk = l.grad(DK), *dckv = l.grad(DCKV);
     linear_backward_weight(l.dw[WO], l.dw[BO], dout, l.save(O), out, l.accumulate);
     linear_backward_input(l.grad(DO), dout, l.w[WO], out);
@@ -110,22 +116,22 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
                   sdpa_shape(l), l.accumulate);
     if (l.rope) {
         rope_backward(dq + c.HS, dq + c.HS, l.rope, rope_query(l));
-        rope_backward(ddown + c.mla_dcq + c.mla_dc, dk + c.HS, l.rope, rope_key(l));        // dk^R: summed over the heads
+        rope_backward(ddown + c.own[D_CQ] + c.own[D_C], dk + c.HS, l.rope, rope_key(l));        // dk^R: summed over the heads
     }
     linear_backward_weight(l.dw[WUK], nullptr, dk, l.save(CKV), content_key(l), l.accumulate);
     linear_backward_input(dckv, dk, l.w[WUK], content_key(l));
     linear_backward_weight(l.dw[WUV], nullptr, l.grad(DV), l.save(CKV), value, l.accumulate);
     linear_backward_input(dckv, l.grad(DV), l.w[WUV], value, true);
-    rmsnorm_backward(ddown + c.mla_dcq, l.dw[GAIN_KV], dckv, l.save(DOWN) + c.mla_dcq, l.w[GAIN_KV], l.save_master(RSTD_KV), rows, c.mla_dc,
+    rmsnorm_backward(ddown + c.own[D_CQ], l.dw[GAIN_KV], dckv, l.save(DOWN) + c.own[D_CQ], l.w[GAIN_KV], l.save_master(RSTD_KV), rows, c.own[D_C],
                      width, l.accumulate);
-    LinearShape query = linear_shape(rows, c.mla_dcq > 0 ? c.mla_dcq : c.C, query_width(c));
-    const floatX* query_input = c.mla_dcq > 0 ? l.save(CQ) : x;
+    LinearShape query = linear_shape(rows, c.own[D_CQ] > 0 ? c.own[D_CQ] : c.C, query_width(c));
+    const floatX* query_input = c.own[D_CQ] > 0 ? l.save(CQ) : x;
     linear_backward_weight(l.dw[WUQ], nullptr, dq, query_input, query, l.accumulate);
-    if (c.mla_dcq > 0) {
+    if (c.own[D_CQ] > 0) {
         linear_backward_input(l.grad(DCQ), dq, l.w[WUQ], query);
-        rmsnorm_backward(ddown, l.dw[GAIN_Q], l.grad(DCQ), l.save(DOWN), l.w[GAIN_Q], l.save_master(RSTD_Q), rows, c.mla_dcq, width, l.accumulate);
+        rmsnorm_backward(ddown, l.dw[GAIN_Q], l.grad(DCQ), l.save(DOWN), l.w[GAIN_Q], l.save_master(RSTD_Q), rows, c.own[D_CQ], width, l.accumulate);
     }
     linear_backward_weight(l.dw[WDQ], nullptr, ddown, x, down_shape, l.accumulate);
     linear_backward_input(dx, ddown, l.w[WDQ], down_shape);
-    if (c.mla_dcq == 0) linear_backward_input(dx, dq, l.w[WUQ], query, true);
+    if (c.own[D_CQ] == 0) linear_backward_input(dx, dq, l.w[WUQ], query, true);
 }

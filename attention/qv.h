@@ -14,14 +14,20 @@
 enum Weight { WQ, WV, BQ, BV, WO, BO };
 enum Saved { QV, K, O, LSE };
 enum Scratch { DQV, DK, DO, OHAT };
+enum Own { ROPE_FORM };
+enum RopeForm { KEY, VO };
+
+inline const OwnOptions ATTENTION_OPTIONS = {
+    own_choice("qv-rope", {"key", "vo"}, "with rope: rotate the key only | vo: value too, and rotate back")};
 
 inline void attention_defaults(ModelConfig& c) {
     if (c.NKV == 0) c.NKV = c.NH;
     ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
+    ensure_usage(c.own[ROPE_FORM] == KEY || c.pos == Position::rope, "--qv-rope vo with --pos %s: only --pos rope rotates", position_name(c.pos));
 }
 
-inline bool rope_on_key(const ModelConfig& c) { return c.pos == Position::rope && c.qv_rope == QvRope::key; }
-inline bool rope_on_value_and_output(const ModelConfig& c) { return c.pos == Position::rope && c.qv_rope == QvRope::vo; }
+inline bool rope_on_key(const ModelConfig& c) { return c.pos == Position::rope && c.own[ROPE_FORM] == KEY; }
+inline bool rope_on_value_and_output(const ModelConfig& c) { return c.pos == Position::rope && c.own[ROPE_FORM] == VO; }
 
 inline AttentionSpec attention_spec(const ModelConfig& c) {
     int64_t q = int64_t(c.NH) * c.HS, v = int64_t(c.NKV) * c.HS, C = c.C;

@@ -16,22 +16,27 @@
 enum Weight { WQ, WV, BQ, BV, WK, WO, BO, WCTX };
 enum Saved { QV, G, K, O, LSE };
 enum Scratch { DQV, DG, DK, DO };
+enum Own { D_CTX, TIED };
+
+inline const OwnOptions ATTENTION_OPTIONS = {
+    own_number("qvka-dctx", 1 << 17, "width of the context vector; -1: 2 x head size"),
+    own_flag("qvka-tied", "one key matrix for all heads")};
 
 inline void attention_defaults(ModelConfig& c) {
     if (c.NKV == 0) c.NKV = c.NH;
-    if (c.qvka_dctx < 0) c.qvka_dctx = 2 * c.HS;
+    if (c.own[D_CTX] == AUTO) c.own[D_CTX] = 2 * c.HS;
     ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
 }
 
 inline AttentionSpec attention_spec(const ModelConfig& c) {
-    int64_t q = int64_t(c.NH) * c.HS, v = int64_t(c.NKV) * c.HS, C = c.C, d_ctx = c.qvka_dctx, HS = c.HS, d_k = d_ctx + HS;
+    int64_t q = int64_t(c.NH) * c.HS, v = int64_t(c.NKV) * c.HS, C = c.C, d_ctx = c.own[D_CTX], HS = c.HS, d_k = d_ctx + HS;
     Init init_key = Init::normal(1 / std::sqrt(double(d_k)));            // 0.02 would leave the logits too flat
     AttentionSpec s;
     s.params = {{"q.weight", {q, C}, init_weight(), true},
                 {"v.weight", {v, C}, init_weight(), true, true},
                 {"q.bias", {q}, Init::constant(0), false},
                 {"v.bias", {v}, Init::constant(0), false, true},
-                {"k.weight", c.qvka_tied ? std::vector<int64_t>{HS, d_k} : std::vector<int64_t>{c.NKV, HS, d_k}, init_key, true},
+                {"k.weight", c.own[TIED] ? std::vector<int64_t>{HS, d_k} : std::vector<int64_t>{c.NKV, HS, d_k}, init_key, true},
                 {"o.weight", {C, q}, init_residual(c), true},
                 {"o.bias", {C}, Init::constant(0), false}};
     if (d_ctx > 0) s.params.push_back({"ctx.weight", {d_ctx, C}, init_weight(), true});
@@ -53,13 +58,13 @@ inline RopeShape rope_shape(const AttentionLayer& l, int heads, size_t row) {
 }
 // K += G A^T: every head reads the same G; its weights are the first d_ctx columns of W_K
 inline LinearShape key_from_context(const AttentionLayer& l) {
-    size_t HS = size_t(l.c.HS), d_k = l.c.qvka_dctx + HS;
-    return {l.rows(), l.c.qvka_dctx, l.c.HS, size_t(l.c.qvka_dctx), d_k, l.c.NKV * HS, l.c.NKV, 0, l.c.qvka_tied ? 0 : HS * d_k, HS};
+    size_t HS = size_t(l.c.HS), d_k = l.c.own[D_CTX] + HS;
+    return {l.rows(), l.c.own[D_CTX], l.c.HS, size_t(l.c.own[D_CTX]), d_k, l.c.NKV * HS, l.c.NKV, 0, l.c.own[TIED] ? 0 : HS * d_k, HS};
 }
 // K_g += V_g B_g^T: each head reads its own V; its weights are the last HS columns of W_K
 inline LinearShape key_from_value(const AttentionLayer& l) {
-    size_t HS = size_t(l.c.HS), d_k = l.c.qvka_dctx + HS, row = (l.c.NH + l.c.NKV) * HS;
-    return {l.rows(), l.c.HS, l.c.HS, row, d_k, l.c.NKV * HS, l.c.NKV, HS, l.c.qvka_tied ? 0 : HS * d_k, HS};
+    size_t HS = size_t(l.c.HS), d_k = l.c.own[D_CTX] + HS, row = (l.c.NH + l.c.NKV) * HS;
+    return {l.rows(), l.c.HS, l.c.HS, row, d_k, l.c.NKV * HS, l.c.NKV, HS, l.c.own[TIED] ? 0 : HS * d_k, HS};
 }
 
 inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l) {
@@ -67,9 +72,9 @@ inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer
     const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
     floatX *q = l.save(QV), *v = q + q_width, *k = l.save(K);
     linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(l.rows(), c.C, q_width + v_width));
-    linear_forward(k, v, l.w[WK] + c.qvka_dctx, nullptr, key_from_value(l));
-    if (c.qvka_dctx > 0) {
-        linear_forward(l.save(G), x, l.w[WCTX], nullptr, linear_shape(l.rows(), c.C, c.qvka_dctx));
+    linear_forward(k, v, l.w[WK] + c.own[D_CTX], nullptr, key_from_value(l));
+    if (c.own[D_CTX] > 0) {
+        linear_forward(l.save(G), x, l.w[WCTX], nullptr, linear_shape(l.rows(), c.C, c.own[D_CTX]));
         linear_forward(k, l.save(G), l.w[WK], nullptr, key_from_context(l), true);
     }
     if (l.rope) {
@@ -93,12 +98,12 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
         rope_backward(dq, dq, l.rope, rope_shape(l, c.NH, q_width + v_width));
         rope_backward(dk, dk, l.rope, rope_shape(l, c.NKV, v_width));
     }
-    linear_backward_weight(l.dw[WK] + c.qvka_dctx, nullptr, dk, v, key_from_value(l), l.accumulate);
-    linear_backward_input(dv, dk, l.w[WK] + c.qvka_dctx, key_from_value(l), true);          // dV = P^T dO + dK_g B_g
+    linear_backward_weight(l.dw[WK] + c.own[D_CTX], nullptr, dk, v, key_from_value(l), l.accumulate);
+    linear_backward_input(dv, dk, l.w[WK] + c.own[D_CTX], key_from_value(l), true);          // dV = P^T dO + dK_g B_g
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
-    if (c.qvka_dctx > 0) {
-        LinearShape context = linear_shape(l.rows(), c.C, c.qvka_dctx);
+    if (c.own[D_CTX] > 0) {
+        LinearShape context = linear_shape(l.rows(), c.C, c.own[D_CTX]);
         linear_backward_weight(l.dw[WK], nullptr, dk, l.save(G), key_from_context(l), l.accumulate);
         linear_backward_input(l.grad(DG), dk, l.w[WK], key_from_context(l));                // dG: summed over the heads
         linear_backward_weight(l.dw[WCTX], nullptr, l.grad(DG), x, context, l.accumulate);

@@ -14,17 +14,23 @@
 
 inline double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+// Sizes as resolved; the variant's own among them, by its table.
+inline std::vector<std::pair<std::string, int>> resolved_sizes(const ModelConfig& c) {
+    std::vector<std::pair<std::string, int>> sizes = {{"vocab_size", c.V}, {"kv_heads", c.NKV}, {"head_dim", c.HS}, {"mlp_width", c.F}};
+    for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++)
+        if (ATTENTION_OPTIONS[i].kind == OwnOption::number) sizes.push_back({json_key(ATTENTION_OPTIONS[i].name), c.own[i]});
+    return sizes;
+}
+
 inline RunFacts run_facts(const Options& o, const GPT& g, const Data& d) {
     const DeviceFacts device = device_facts();
-    const ModelConfig& c = g.c;
     return {.attention = ATTENTION_NAME,
             .parameters = count_params(g, true),
             .parameters_non_embedding = count_params(g, false),
             .cache_bytes_per_token = cache_bytes_per_token(g),
             .flops_per_token = flops_per_token(g),
             .flops_per_token_causal = flops_per_token(g, true),
-            .sizes = {{"vocab_size", c.V}, {"kv_heads", c.NKV}, {"head_dim", c.HS}, {"mlp_width", c.F}, {"qvka_dctx", c.qvka_dctx},
-                      {"mla_dc", c.mla_dc}, {"mla_dr", c.mla_dr}, {"mla_dcq", c.mla_dcq}},
+            .sizes = resolved_sizes(g.c),
             .backend = backend_name(),
             .precision = PRECISION_NAME,
             .cpu = device.name,

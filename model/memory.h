@@ -189,6 +189,7 @@ inline void gpt_resolve(ModelConfig& c) {
         c.HS = c.C / c.NH;
     }
     if (c.F == 0) c.F = 4 * c.C;
+    own_defaults(c, ATTENTION_OPTIONS);
     attention_defaults(c);
     ensure_usage(c.pos != Position::rope || c.HS % 2 == 0, "--head-dim %d is odd; --pos rope turns pairs", c.HS);
 }

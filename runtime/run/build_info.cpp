@@ -3,4 +3,4 @@
 
 #include "build_info.inc"
 
-BuildInfo build_info() { return {BUILD_COMMIT, __VERSION__, BUILD_FLAGS, __DATE__}; }
+BuildInfo build_info() { return {BUILD_COMMIT, __VERSION__, BUILD_FLAGS, __DATE__, BUILD_VARIANTS}; }

@@ -2,5 +2,6 @@
 #pragma once
 #include <string>
 
-struct BuildInfo { std::string commit, compiler, flags, date; };
+// variants: all that there were in attention/, "gqa mla mqa qkv ..".
+struct BuildInfo { std::string commit, compiler, flags, date, variants; };
 BuildInfo build_info();

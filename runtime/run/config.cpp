@@ -1,5 +1,7 @@
-// Names of positions; see config.h.
+// Names of positions, values of a variant's own options; see config.h.
 #include "runtime/run/config.h"
+
+#include <algorithm>
 
 #include "runtime/run/error.h"
 
@@ -14,4 +16,16 @@ Position position_from_name(const std::string& name) {
         all += std::string(i ? ", " : "") + NAMES[i];
     }
     fail_usage("position '%s' is unknown; choose one of: %s", name.c_str(), all.c_str());
+}
+
+void own_defaults(ModelConfig& c, std::span<const OwnOption> table) {
+    ensure(table.size() <= MAX_OWN, "a variant has %zu options of its own; MAX_OWN in runtime/run/config.h is %d", table.size(), MAX_OWN);
+    for (size_t i = 0; i < table.size(); i++)
+        if (table[i].kind != OwnOption::number && c.own[i] == AUTO) c.own[i] = 0;
+}
+
+std::string json_key(const char* option) {
+    std::string key = option;
+    std::replace(key.begin(), key.end(), '-', '_');
+    return key;
 }

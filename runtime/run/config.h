@@ -2,10 +2,28 @@
 // Names follow the field: T context, V vocabulary (Vp padded), L layers, C width, NH heads, NKV key/value heads, HS head size.
 #pragma once
 #include <cstddef>
+#include <span>
 #include <string>
+#include <vector>
 
 enum class Position { learned, sinusoidal, rope, alibi, power, none };
-enum class QvRope { key, vo };           // ATTENTION.md "Positions": where QV's rotation goes
+
+// An option that an attention variant has of its own, declared in its file (ATTENTION_OPTIONS). Its name begins with the variant's,
+// without underscores: mla-dc, qvka-tied. Its value is ModelConfig::own[i], with i the option's place in the variant's table.
+struct OwnOption {
+    enum Kind { number, flag, choice } kind;
+    const char *name, *help;
+    int max = 1;                         // of a number, which may be 0 to max, or AUTO
+    std::vector<const char*> choices;    // the value is an index
+};
+using OwnOptions = std::vector<OwnOption>;
+inline constexpr int AUTO = -1;          // a number that attention_defaults is to choose from the other sizes
+inline constexpr int MAX_OWN = 8;
+inline OwnOption own_number(const char* name, int max, const char* help) { return {OwnOption::number, name, help, max, {}}; }
+inline OwnOption own_flag(const char* name, const char* help) { return {OwnOption::flag, name, help, 1, {}}; }
+inline OwnOption own_choice(const char* name, std::vector<const char*> choices, const char* help) {
+    return {OwnOption::choice, name, help, 1, choices};
+}
 
 struct ModelConfig {
     int T = 128;                         // context: longest sequence
@@ -16,12 +34,18 @@ struct ModelConfig {
     int F = 0;                           // MLP width; 0: 4 C
     Position pos = Position::rope;
     double rope_theta = 10000;
-    QvRope qv_rope = QvRope::key;
-    int qvka_dctx = -1;                  // width of QV-Ka's context vector G; -1: 2 HS
-    bool qvka_tied = false;              // one W_K for all heads
-    int mla_dc = 0, mla_dr = -1, mla_dcq = -1;   // latent, rotary, query-latent widths; 0/-1: 4 HS, HS / 2, 8 HS. dr 0: none; dcq 0: no query compression
+    int own[MAX_OWN] = {AUTO, AUTO, AUTO, AUTO, AUTO, AUTO, AUTO, AUTO};     // the variant's own options, by the enum in its file
     int Vp() const { return (V + 127) / 128 * 128; }   // padded so that the head's product has aligned rows; the padding never gets probability
 };
 
 const char* position_name(Position p);
 Position position_from_name(const std::string& name);   // fails with the list of names
+void own_defaults(ModelConfig& c, std::span<const OwnOption> table);                // flags and choices that are still AUTO: off, the first
+std::string json_key(const char* option);                                   // "mla-dc" -> "mla_dc"
+
+// What the program that reads the options was built as.
+struct Program {
+    const char* attn = "";
+    std::span<const OwnOption> own;      // the variant's
+    std::string variants;                // all there are, "qkv mqa ..": whose options are known, though not this program's
+};

@@ -1,6 +1,6 @@
 // The option table, and all that follows from it: parsing of the command line and of config.json, help, range checks, conflicts on resume.
-// One row per option is the only place to touch when one is added (besides struct Options). CLI11 splits the command line into names
-// and values; the values are read here, the same way from either source.
+// One row per option is the only place to touch when one is added (besides struct Options); a variant's own options are rows in its file.
+// CLI11 splits the command line into names and values; the values are read here, the same way from either source.
 #include "runtime/run/options.h"
 
 #include <CLI/CLI.hpp>
@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <variant>
 
 #include "runtime/run/error.h"
@@ -22,19 +23,43 @@ enum class Role {
     action       // belongs to one invocation: not kept in config.json
 };
 
+// A flag or a choice of a variant's own: 0, 1, .. in ModelConfig::own.
+struct Own {
+    int* value;
+    const OwnOption* option;
+};
+
 struct Field {
     const char *group, *name, *arg, *help;
-    std::variant<int*, int64_t*, uint64_t*, double*, bool*, std::string*, Position*, QvRope*> value;
+    std::variant<int*, int64_t*, uint64_t*, double*, bool*, std::string*, Position*, Own> value;
     Role role;
     double min = 0, max = 0;             // of numbers, inclusive
     std::vector<std::string> choices;    // of words
+    bool is_flag() const {
+        const Own* own = std::get_if<Own>(&value);
+        return std::holds_alternative<bool*>(value) || (own && own->option->kind == OwnOption::flag);
+    }
 };
+
+static std::vector<Field> own_fields(Options& o) {
+    own_defaults(o.model, o.program.own);
+    std::vector<Field> fields;
+    for (const OwnOption& own : o.program.own) {
+        int* value = &o.model.own[fields.size()];
+        Field f{fields.empty() ? "Attention" : "", own.name, "N", own.help, value, Role::curve, AUTO, double(own.max), {}};
+        if (own.kind != OwnOption::number) f.value = Own{value, &own};
+        if (own.kind != OwnOption::number) f.arg = own.kind == OwnOption::flag ? "" : "NAME";
+        f.choices.assign(own.choices.begin(), own.choices.end());
+        fields.push_back(f);
+    }
+    return fields;
+}
 
 static std::vector<Field> option_table(Options& o) {
     ModelConfig& m = o.model;
     const double BIG = 1e15;      // steps, tokens: any product of two that fits a run stays far from 2^63
     const auto curve = Role::curve, harmless = Role::harmless, action = Role::action;
-    return {
+    std::vector<Field> table = {
         {"Model", "context", "T", "longest sequence, tokens", &m.T, curve, 1, 1 << 20, {}},
         {"", "layers", "L", "blocks", &m.L, curve, 1, 1000, {}},
         {"", "width", "C", "channels of the residual stream", &m.C, curve, 1, 1 << 17, {}},
@@ -44,13 +69,6 @@ static std::vector<Field> option_table(Options& o) {
         {"", "mlp-width", "N", "hidden width of the MLP; 0: 4 x width", &m.F, curve, 0, 1 << 20, {}},
         {"", "pos", "NAME", "learned | sinusoidal | rope | alibi | power | none", &m.pos, curve, 0, 0, {}},
         {"", "rope-theta", "X", "base of RoPE's wavelengths", &m.rope_theta, curve, 1, 1e12, {}},
-        {"Attention", "qv-rope", "FORM", "QV with rope: rotate the key only | vo: value too, and rotate back", &m.qv_rope, curve, 0, 0,
-         {"key", "vo"}},
-        {"", "qvka-dctx", "N", "QV-Ka: width of the context vector; -1: 2 x head size", &m.qvka_dctx, curve, -1, 1 << 17, {}},
-        {"", "qvka-tied", "", "QV-Ka: one key matrix for all heads", &m.qvka_tied, curve, 0, 0, {}},
-        {"", "mla-dc", "N", "MLA: latent width; 0: 4 x head size", &m.mla_dc, curve, 0, 1 << 17, {}},
-        {"", "mla-dr", "N", "MLA: rotary width; -1: head size / 2; 0: none", &m.mla_dr, curve, -1, 1 << 14, {}},
-        {"", "mla-dcq", "N", "MLA: query latent; -1: 8 x head size; 0: no query compression", &m.mla_dcq, curve, -1, 1 << 17, {}},
         {"Training", "batch-tokens", "N", "tokens per optimizer step, a multiple of the context", &o.batch_tokens, curve, 1, BIG, {}},
         {"", "micro-batch", "N", "sequences per forward pass; 0: largest divisor up to 16", &o.micro_batch, curve, 0, 1 << 20, {}},
         {"", "steps", "N", "optimizer steps", &o.steps, curve, 0, BIG, {}},
@@ -94,19 +112,31 @@ static std::vector<Field> option_table(Options& o) {
         {"", "comm-timeout", "S", "end all ranks when one is not heard of for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
         {"", "rank-logs", "", "rank N > 0 writes RUN/rank-N.log", &o.rank_logs, harmless, 0, 0, {}},
     };
+    const std::vector<Field> own = own_fields(o);
+    const auto training = std::find_if(table.begin(), table.end(), [](const Field& f) { return std::string(f.group) == "Training"; });
+    table.insert(training, own.begin(), own.end());
+    return table;
 }
 
-static std::string json_key(const Field& f) {
-    std::string key = f.name;
-    std::replace(key.begin(), key.end(), '-', '_');
-    return key;
+static std::string json_key(const Field& f) { return json_key(f.name); }
+
+// The variant whose own option this is: "mla-dc" and "mla_dc" are mla's. "" when no variant's name begins it.
+static std::string variant_of_option(const Program& program, const std::string& option) {
+    std::string first = option.substr(0, option.find_first_of("-_"));
+    std::istringstream names(program.variants);
+    for (std::string name; names >> name;) {
+        std::string squeezed = name;
+        std::erase(squeezed, '_');
+        if (squeezed == first) return name;
+    }
+    return "";
 }
 
 static json field_to_json(const Field& f) {
-    return std::visit([](auto* v) -> json {
-        using V = std::remove_pointer_t<decltype(v)>;
-        if constexpr (std::is_same_v<V, Position>) return position_name(*v);
-        else if constexpr (std::is_same_v<V, QvRope>) return *v == QvRope::key ? "key" : "vo";
+    return std::visit([&](auto v) -> json {
+        using V = decltype(v);
+        if constexpr (std::is_same_v<V, Position*>) return position_name(*v);
+        else if constexpr (std::is_same_v<V, Own>) return f.is_flag() ? json(*v.value != 0) : json(v.option->choices[size_t(*v.value)]);
         else return *v;
     }, f.value);
 }
@@ -132,7 +162,7 @@ static void set_word(const Field& f, const std::string& word, const std::string&
         fail_usage("%s: '%s' is unknown; choose one of: %s", where.c_str(), printable(word).c_str(), all.c_str());
     }
     if (auto* text = std::get_if<std::string*>(&f.value)) **text = word;
-    else if (auto* qv = std::get_if<QvRope*>(&f.value)) **qv = word == "key" ? QvRope::key : QvRope::vo;
+    else if (auto* own = std::get_if<Own>(&f.value)) *own->value = int(std::find(f.choices.begin(), f.choices.end(), word) - f.choices.begin());
     else {
         try {
             *std::get<Position*>(f.value) = position_from_name(word);
@@ -142,14 +172,23 @@ static void set_word(const Field& f, const std::string& word, const std::string&
     }
 }
 
+template <class V> static constexpr bool IS_NUMBER = std::is_arithmetic_v<V> && !std::is_same_v<V, bool>;
+
+static void set_flag(const Field& f, bool on) {
+    if (auto* own = std::get_if<Own>(&f.value)) *own->value = on;
+    else *std::get<bool*>(f.value) = on;
+}
+
 static void set_from_text(const Field& f, const std::string& text, const std::string& where) {
     ensure_usage(!text.empty(), "%s: the value is empty", where.c_str());
-    std::visit([&](auto* v) {
+    if (f.is_flag()) {
+        ensure_usage(text == "true" || text == "false", "%s: '%s' is not true or false", where.c_str(), printable(text).c_str());
+        set_flag(f, text == "true");
+        return;
+    }
+    std::visit([&](auto v) {
         using V = std::remove_pointer_t<decltype(v)>;
-        if constexpr (std::is_same_v<V, bool>) {
-            ensure_usage(text == "true" || text == "false", "%s: '%s' is not true or false", where.c_str(), printable(text).c_str());
-            *v = text == "true";
-        } else if constexpr (std::is_arithmetic_v<V>) {
+        if constexpr (IS_NUMBER<V>) {
             V x{};
             auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
             const char* kind = std::is_floating_point_v<V> ? "a number"
@@ -169,12 +208,14 @@ static void set_from_json(const Field& f, const json& j, const std::string& wher
     auto wrong = [&](const char* expected) {
         fail_usage("%s: expected %s, found %s", where.c_str(), expected, printable(json_text(j)).c_str());
     };
-    std::visit([&](auto* v) {
+    if (f.is_flag()) {
+        if (!j.is_boolean()) wrong("true or false");
+        set_flag(f, j.get<bool>());
+        return;
+    }
+    std::visit([&](auto v) {
         using V = std::remove_pointer_t<decltype(v)>;
-        if constexpr (std::is_same_v<V, bool>) {
-            if (!j.is_boolean()) wrong("true or false");
-            *v = j.get<bool>();
-        } else if constexpr (std::is_arithmetic_v<V>) {
+        if constexpr (IS_NUMBER<V>) {
             const bool right = std::is_floating_point_v<V> ? j.is_number()
                              : std::is_unsigned_v<V>       ? j.is_number_unsigned()
                                                            : j.is_number_integer();
@@ -218,6 +259,8 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
         if (key == "attn") continue;         // for information: the variant was chosen when the program was built
         auto f = std::find_if(table.begin(), table.end(), [&](const Field& f) { return json_key(f) == key; });
         if (f == table.end()) {
+            std::string owner = variant_of_option(o.program, key);
+            if (!owner.empty() && owner != o.program.attn) continue;
             std::vector<std::string> keys;
             for (const Field& g : table) if (g.role != Role::action) keys.push_back(json_key(g));
             std::string near = nearest_name(key, keys);
@@ -231,6 +274,7 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
 
 std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks) {
     Options before, after = now;
+    before.program = now.program;
     options_from_json(before, old_json, "the run's config.json");
     // 0 means "choose": compare what was chosen.
     if (same_ranks) {
@@ -305,9 +349,10 @@ std::string nearest_name(const std::string& wrong, const std::vector<std::string
 
 // ---- the command line
 
-static void print_help(const char* program, const char* attn_name) {
+static void print_help(const char* file, const Program& program) {
     Options defaults;
-    printf("%s [options]    trains a GPT with attention '%s'    --help, --version\n", program, attn_name);
+    defaults.program = program;
+    printf("%s [options]    trains a GPT with attention '%s'    --help, --version\n", file, program.attn);
     for (const Field& f : option_table(defaults)) {
         const json value = field_to_json(f);
         std::string shown = value.is_boolean() ? "" : value.dump();
@@ -317,7 +362,9 @@ static void print_help(const char* program, const char* attn_name) {
     printf("Exit codes: 0 done, 75 stopped by a signal or --stop-at and saved (go on with --resume), 2 wrong options, 1 failure\n");
 }
 
-bool options_parse(Options& o, int argc, char** argv, const char* attn_name) {
+bool options_parse(Options& o, int argc, char** argv, const Program& program) {
+    const char* attn_name = program.attn;
+    o.program = program;
     const Options defaults = o;
     std::vector<Field> table = option_table(o);
     std::vector<std::string> names = {"--help", "--version"};
@@ -337,8 +384,7 @@ bool options_parse(Options& o, int argc, char** argv, const char* attn_name) {
     std::vector<CLI::Option*> given;
     for (const Field& f : table) {
         std::string name = std::string("--") + f.name;
-        bool is_flag = std::holds_alternative<bool*>(f.value);
-        given.push_back(is_flag ? app.add_flag(name) : app.add_option(name)->type_name("")->take_last());
+        given.push_back(f.is_flag() ? app.add_flag(name) : app.add_option(name)->type_name("")->take_last());
     }
     try {
         app.parse(argc, argv);
@@ -346,7 +392,7 @@ bool options_parse(Options& o, int argc, char** argv, const char* attn_name) {
         std::string name = std::string(e.what()).substr(0, std::string(e.what()).find_first_of(": "));
         fail_usage("%s (--help lists the options)", is_option(name) ? (name + ": needs a value").c_str() : printable(e.what(), 200).c_str());
     }
-    if (help->count() > 0) return print_help(argv[0], attn_name), false;
+    if (help->count() > 0) return print_help(argv[0], program), false;
     if (version->count() > 0) return printf("qv.cu, attention %s\n", attn_name), false;
     for (size_t i = 0; i < table.size(); i++)
         if (given[i]->count() > 0 && is_option(given[i]->results().back()))
@@ -354,6 +400,8 @@ bool options_parse(Options& o, int argc, char** argv, const char* attn_name) {
     for (const std::string& extra : app.remaining()) {
         if (!extra.starts_with("-")) continue;       // may be the value of an unknown option, which comes first
         std::string name = extra.substr(0, extra.find('=')), near = nearest_name(name, names);
+        std::string owner = name.starts_with("--") ? variant_of_option(program, name.substr(2)) : "";
+        ensure_usage(owner.empty() || owner == attn_name, "%s: an option of attention %s; this program has %s", printable(name).c_str(), owner.c_str(), attn_name);
         std::string advice = near.empty() ? "--help lists them" : "did you mean " + near + "?";
         fail_usage("%s: unknown option; %s", printable(name).c_str(), advice.c_str());
     }

@@ -7,8 +7,9 @@
 #include "runtime/run/config.h"
 
 struct Options {
+    Program program;                         // whose options these are
     ModelConfig model;                       // --context --layers --width --heads --kv-heads --head-dim --mlp-width --pos
-                                             // --rope-theta --qv-rope --qvka-dctx --qvka-tied --mla-dc --mla-dr --mla-dcq
+                                             // --rope-theta, and the variant's own (program.own)
     // training
     int64_t batch_tokens = 4096;             // tokens per optimizer step
     int micro_batch = 0;                     // sequences per forward pass; 0: the largest divisor of the batch that is at most 16
@@ -53,11 +54,12 @@ struct Options {
 // Parses argv. Later wins over earlier: defaults, with --resume the run's own config.json (when it exists), --config, the command line.
 // On --help or --version prints and returns false. Fails (exit 2) on anything wrong, one line with the nearest
 // option as a suggestion. Checks ranges and that the sizes divide; an indivisible --batch-tokens names the nearest valid ones.
-bool options_parse(Options& o, int argc, char** argv, const char* attn_name);
+bool options_parse(Options& o, int argc, char** argv, const Program& program);
 
 // All options as JSON text (an object), and back: keys that are missing keep their value, an unknown key or a wrong type fails.
 // Left out: resume, overwrite, dry_run, stop_at, config, which belong to one invocation (a file must not delete a run).
-// Read is the flat object or one with "options" (a run's config.json); the key "attn" is accepted and ignored.
+// Read is the flat object or one with "options" (a run's config.json); the key "attn" is accepted and ignored, and so are other variants'
+// own options: one file serves several variants.
 std::string options_to_json(const Options& o);
 void options_from_json(Options& o, const std::string& json_text, const std::string& where);
 

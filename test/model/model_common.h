@@ -17,6 +17,17 @@ inline TestBatch random_batch(int B, int T, int V, uint64_t seed) {
     return b;
 }
 
+// Sets the variant's own option of this name; a variant without it ignores the call, so that one line serves all.
+inline void set_own(ModelConfig& c, const std::string& name, int value) {
+    for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++)
+        if (ATTENTION_OPTIONS[i].name == name) c.own[i] = value;
+}
+inline int own(const ModelConfig& c, const std::string& name) {
+    for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++)
+        if (ATTENTION_OPTIONS[i].name == name) return c.own[i];
+    return AUTO;
+}
+
 // Sizes at which a wrong stride or transpose shows: NH * HS != C, V not a multiple of 128, T not a multiple of any tile.
 inline ModelConfig awkward_config(Position pos) {
     ModelConfig c;
@@ -28,9 +39,9 @@ inline ModelConfig awkward_config(Position pos) {
     c.HS = 6;
     c.F = 20;
     c.pos = pos;
-    c.mla_dc = 10;
-    c.mla_dr = 4;
-    c.mla_dcq = 14;
+    set_own(c, "mla-dc", 10);
+    set_own(c, "mla-dr", 4);
+    set_own(c, "mla-dcq", 14);
     return c;
 }
 
@@ -38,11 +49,14 @@ inline ModelConfig awkward_config(Position pos) {
 inline ModelConfig golden_config(const std::map<std::string, std::string>& m) {
     ModelConfig c;
     struct { const char* key; int* to; } numbers[] = {{"T", &c.T}, {"V", &c.V}, {"L", &c.L}, {"C", &c.C}, {"NH", &c.NH}, {"NKV", &c.NKV}, {"HS", &c.HS},
-        {"F", &c.F}, {"qvka_dctx", &c.qvka_dctx}, {"mla_dc", &c.mla_dc}, {"mla_dr", &c.mla_dr}, {"mla_dcq", &c.mla_dcq}};
+        {"F", &c.F}};
     for (auto [key, to] : numbers) *to = std::stoi(m.at(key));
     c.pos = position_from_name(m.at("pos"));
-    c.qv_rope = m.at("qv_rope") == "vo" ? QvRope::vo : QvRope::key;
-    c.qvka_tied = m.at("qvka_tied") == "1";
+    for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++) {
+        const OwnOption& own = ATTENTION_OPTIONS[i];
+        const std::string& value = m.at(json_key(own.name));
+        c.own[i] = own.kind != OwnOption::choice ? std::stoi(value) : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
+    }
     return c;
 }
 
@@ -66,20 +80,20 @@ inline std::vector<NamedConfig> all_configs() {
         change(c);
         list.push_back({name, c});
     };
-    if (attn == "qv") add("rope vo", Position::rope, [](ModelConfig& c) { c.qv_rope = QvRope::vo; });
-    if (attn == "qv") add("rope vo, 2 kv heads", Position::rope, [](ModelConfig& c) { c.qv_rope = QvRope::vo; c.NKV = 2; });
+    if (attn == "qv") add("rope vo", Position::rope, [](ModelConfig& c) { set_own(c, "qv-rope", 1); });
+    if (attn == "qv") add("rope vo, 2 kv heads", Position::rope, [](ModelConfig& c) { set_own(c, "qv-rope", 1); c.NKV = 2; });
     if (attn == "gqa" || attn == "qv" || attn == "qv_ka")
         for (Position p : {Position::rope, Position::power}) add(std::string("2 kv heads, ") + position_name(p), p, [](ModelConfig& c) { c.NKV = 2; });
     if (attn == "qv_ka") {
-        add("tied", Position::alibi, [](ModelConfig& c) { c.qvka_tied = true; });
-        add("tied, 2 kv heads", Position::rope, [](ModelConfig& c) { c.qvka_tied = true; c.NKV = 2; });
-        add("d_ctx 0", Position::learned, [](ModelConfig& c) { c.qvka_dctx = 0; });
-        add("d_ctx 5", Position::rope, [](ModelConfig& c) { c.qvka_dctx = 5; });
+        add("tied", Position::alibi, [](ModelConfig& c) { set_own(c, "qvka-tied", 1); });
+        add("tied, 2 kv heads", Position::rope, [](ModelConfig& c) { set_own(c, "qvka-tied", 1); c.NKV = 2; });
+        add("d_ctx 0", Position::learned, [](ModelConfig& c) { set_own(c, "qvka-dctx", 0); });
+        add("d_ctx 5", Position::rope, [](ModelConfig& c) { set_own(c, "qvka-dctx", 5); });
     }
     if (attn == "mla") {
-        add("no query compression", Position::rope, [](ModelConfig& c) { c.mla_dcq = 0; });
-        add("no rotary part", Position::learned, [](ModelConfig& c) { c.mla_dr = 0; });
-        add("neither", Position::alibi, [](ModelConfig& c) { c.mla_dr = 0; c.mla_dcq = 0; });
+        add("no query compression", Position::rope, [](ModelConfig& c) { set_own(c, "mla-dcq", 0); });
+        add("no rotary part", Position::learned, [](ModelConfig& c) { set_own(c, "mla-dr", 0); });
+        add("neither", Position::alibi, [](ModelConfig& c) { set_own(c, "mla-dr", 0); set_own(c, "mla-dcq", 0); });
     }
     return list;
 }

@@ -26,10 +26,9 @@ inline std::vector<NamedConfig> step_configs() {
         n.c.NH = 2;
         n.c.F = 80;
         if (n.c.NKV > 0) n.c.NKV = 1;
-        n.c.mla_dc = 40;
-        n.c.mla_dcq = n.c.mla_dcq ? 56 : 0;
-        n.c.mla_dr = n.c.mla_dr ? 16 : 0;
-        if (n.c.qvka_dctx == 5) n.c.qvka_dctx = 24;
+        const struct { const char* name; int small, size; } sizes[] = {{"mla-dc", 10, 40}, {"mla-dcq", 14, 56}, {"mla-dr", 4, 16}, {"qvka-dctx", 5, 24}};
+        for (auto [name, small, size] : sizes)
+            if (own(n.c, name) == small) set_own(n.c, name, size);
         list.push_back(n);
     }
     return list;

@@ -165,7 +165,9 @@ TEST_CASE("with fitting weights the variant is multi-head attention") {
     std::string attn = ATTENTION_NAME;
     ModelConfig c = awkward_config(Position::learned);
     c.T = 60;                                                // beyond one tile of queries
-    if (attn == "mla") c.mla_dr = 0, c.mla_dcq = 0, c.mla_dc = c.C;
+    set_own(c, "mla-dr", 0);
+    set_own(c, "mla-dcq", 0);
+    set_own(c, "mla-dc", c.C);
     if (attn == "gqa") c.NKV = 2;
     GPT g = gpt_allocate(c, 2);
     init_for_test(g, 5);
@@ -195,7 +197,7 @@ TEST_CASE("with fitting weights the variant is multi-head attention") {
         w[h + "k.bias"] = own_keys ? expand(w[a + "k.bias"], 1) : w[h + "v.bias"];
         if (attn == "qv_ka") {                               // W_K = [0 ; I]: the key is the value again, QV
             const Param& p = *find_param(g, a + "k.weight");
-            int d_ctx = g.c.qvka_dctx;
+            int d_ctx = int(p.spec.shape.back()) - HS;
             std::vector<floatM> identity(p.size, 0);
             for (int head = 0; head < NKV; head++)
                 for (int i = 0; i < HS; i++) identity[size_t((head * HS + i) * (d_ctx + HS) + d_ctx + i)] = 1;

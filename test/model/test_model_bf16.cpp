@@ -102,7 +102,7 @@ TEST_CASE("bf16: the gradient predicts the loss at the tensor cores' head sizes"
         c.HS = 32;
         c.F = 128;
         c.pos = pos;
-        c.mla_dc = 64, c.mla_dr = 16, c.mla_dcq = 64, c.qvka_dctx = 32;
+        for (auto [name, size] : {std::pair{"mla-dc", 64}, {"mla-dr", 16}, {"mla-dcq", 64}, {"qvka-dctx", 32}}) set_own(c, name, size);
         GPT g = gpt_allocate(c, 2);
         CHECK(sdpa_refusal(g.attention.d_qk, g.attention.d_v) == "");
         init_for_test(g, 7);
@@ -141,7 +141,8 @@ TEST_CASE("bf16: a training step allocates no device memory, the first one neith
     backend_init(0);
     ModelConfig c = awkward_config(Position::power);
     c.T = 150;
-    c.HS = 32, c.mla_dr = 16;
+    c.HS = 32;
+    set_own(c, "mla-dr", 16);
     GPT g = gpt_allocate(c, 3);
     init_for_test(g, 7);
     TestBatch b = random_batch(3, c.T, c.V, 11);

@@ -8,12 +8,17 @@
 
 using nlohmann::json;
 
-static Options parse(std::vector<std::string> args, const char* attn = "qkv") {
+// A variant that there is not, with one option of each kind.
+static const OwnOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"), own_flag("new-tied", "a flag"), own_choice("new-form", {"first", "second"}, "a choice")};
+enum { WIDTH, TIED, FORM };
+static const Program PROGRAM{"n_ew", OWN, "qkv n_ew mla qv_ka"};
+
+static Options parse(std::vector<std::string> args, const Program& program = {"qkv", {}, "qkv n_ew mla qv_ka"}) {
     args.insert(args.begin(), "train");
     std::vector<char*> argv;
     for (std::string& a : args) argv.push_back(a.data());
     Options o;
-    const bool go_on = options_parse(o, int(argv.size()), argv.data(), attn);
+    const bool go_on = options_parse(o, int(argv.size()), argv.data(), program);
     CHECK(go_on);
     return o;
 }
@@ -28,17 +33,14 @@ static std::string refused(const std::vector<std::string>& args) {
 }
 
 TEST_CASE("options: both spellings, flags, the last one wins, default run name") {
-    Options o = parse({"--lr", "6e-4", "--layers=6", "--pos", "alibi", "--qvka-tied", "--seed", "18446744073709551615", "--prompt", "-x y",
-                       "--steps", "5", "--steps", "7", "--mla-dr", "-1", "--qv-rope", "vo"});
+    Options o = parse({"--lr", "6e-4", "--layers=6", "--pos", "alibi", "--seed", "18446744073709551615", "--prompt", "-x y",
+                       "--steps", "5", "--steps", "7"});
     CHECK(o.lr == 6e-4);
     CHECK(o.model.L == 6);
     CHECK(o.model.pos == Position::alibi);
-    CHECK(o.model.qvka_tied);
     CHECK(o.seed == ~0ull);
     CHECK(o.prompt == "-x y");
     CHECK(o.steps == 7);
-    CHECK(o.model.mla_dr == -1);
-    CHECK(o.model.qv_rope == QvRope::vo);
     CHECK(o.run == "qkv-alibi-18446744073709551615");
     CHECK(parse({"--run", "mine"}).run == "mine");
     CHECK_FALSE(parse({"--quiet=false"}).quiet);
@@ -73,7 +75,9 @@ TEST_CASE("options: wrong ones exit 2, naming option and value") {
         {{"--resume=maybe"}, {"--resume", "'maybe'"}},
         {{"--pos", "rop"}, {"--pos", "rop", "rope"}},
         {{"--schedule", "cosin"}, {"--schedule", "cosin", "cosine"}},
-        {{"--qv-rope", "x"}, {"--qv-rope", "key, vo"}},
+        {{"--mla-dc", "8"}, {"--mla-dc: an option of attention mla; this program has qkv"}},
+        {{"--qvka-tied"}, {"--qvka-tied: an option of attention qv_ka; this program has qkv"}},
+        {{"--new-width=8"}, {"--new-width: an option of attention n_ew; this program has qkv"}},
         {{"--width", "100", "--heads", "3"}, {"--width", "100", "--heads 3"}},
         {{"--kv-heads", "3"}, {"--kv-heads", "3", "--heads 4"}},
         {{"--resume", "--overwrite"}, {"--resume", "--overwrite"}},
@@ -84,6 +88,43 @@ TEST_CASE("options: wrong ones exit 2, naming option and value") {
         const std::string message = refused(c.args);
         for (const std::string& word : c.words) CHECK_MESSAGE(has(message, word), message, " lacks ", word);
     }
+}
+
+TEST_CASE("options of a variant's own: as any other, and refused or passed over by the other variants") {
+    Options o = parse({}, PROGRAM);
+    CHECK(o.model.own[WIDTH] == AUTO);
+    CHECK(o.model.own[TIED] == 0);
+    CHECK(o.model.own[FORM] == 0);
+    o = parse({"--new-width", "0", "--new-tied", "--new-form=second"}, PROGRAM);
+    CHECK(o.model.own[WIDTH] == 0);
+    CHECK(o.model.own[TIED] == 1);
+    CHECK(o.model.own[FORM] == 1);
+    const json j = json::parse(options_to_json(o));
+    CHECK(j.at("new_width") == 0);
+    CHECK(j.at("new_tied") == true);
+    CHECK(j.at("new_form") == "second");
+    CHECK(parse({"--new-tied", "--new-tied=false"}, PROGRAM).model.own[TIED] == 0);
+    CHECK(parse({"--new-width", "-1"}, PROGRAM).model.own[WIDTH] == AUTO);
+    struct { std::vector<std::string> args; const char* words; } wrong[] = {
+        {{"--new-width", "65"}, "--new-width: 65 is out of range (-1 to 64)"}, {{"--new-width", "x"}, "--new-width: 'x' is not a whole number"},
+        {{"--new-form", "third"}, "--new-form: 'third' is unknown; choose one of: first, second"}, {{"--new-tied=1"}, "--new-tied: '1' is not true or false"},
+        {{"--new-widht", "3"}, "--new-widht: unknown option; did you mean --new-width?"}, {{"--mla-dc", "3"}, "--mla-dc: an option of attention mla; this program has n_ew"}};
+    for (const auto& w : wrong) {
+        const std::string message = error_of([&] { parse(w.args, PROGRAM); });
+        CHECK_MESSAGE(has(message, w.words), message);
+    }
+    // A file may hold all variants' options: runs of before, a comparison's. A program reads its own, and knows its own mistakes.
+    options_from_json(o, R"({"mla_dc": 0, "qvka_tied": false, "new_width": 3})", "f");
+    CHECK(o.model.own[WIDTH] == 3);
+    CHECK(has(error_of([&] { options_from_json(o, R"({"new_widht": 3})", "f"); }), "did you mean 'new_width'"));
+    CHECK(has(error_of([&] { options_from_json(o, R"({"new_form": "third"})", "f"); }), "f: new_form"));
+    CHECK(has(error_of([&] { options_from_json(o, R"({"new_tied": 1})", "f"); }), "f: new_tied"));
+    CHECK(has(error_of([&] { options_from_json(o, R"({"gqa_dc": 1})", "f"); }), "f: unknown option 'gqa_dc'"));
+    Options now = o;
+    now.model.own[TIED] = 0;
+    const std::vector<std::string> conflicts = options_conflicts(options_to_json(o), now);
+    REQUIRE(conflicts.size() == 1);
+    CHECK(conflicts[0] == "new_tied: true -> false");
 }
 
 TEST_CASE("batch_plan: divides, and names the nearest valid values") {
@@ -111,10 +152,11 @@ TEST_CASE("json: all options there and back, bit for bit") {
     o.batch_tokens = 999999999999999;
     o.prompt = "\"quotes\"\n\tand ü";
     o.model.pos = Position::power;
-    o.model.qv_rope = QvRope::vo;
-    o.model.qvka_tied = true;
-    o.model.mla_dc = 77;
+    o.program = PROGRAM;
+    o.model.own[FORM] = o.model.own[TIED] = 1;
+    o.model.own[WIDTH] = 64;
     Options back;
+    back.program = PROGRAM;
     options_from_json(back, options_to_json(o), "test");
     CHECK(options_to_json(back) == options_to_json(o));
     CHECK(back.lr == o.lr);
@@ -122,7 +164,7 @@ TEST_CASE("json: all options there and back, bit for bit") {
     CHECK(back.seed == o.seed);
     CHECK(back.prompt == o.prompt);
     CHECK(back.model.pos == Position::power);
-    CHECK(back.model.mla_dc == 77);
+    CHECK(std::equal(back.model.own, back.model.own + MAX_OWN, o.model.own));
     // Nothing that belongs to one invocation may come back: --config of an old run must not overwrite it.
     o.overwrite = o.resume = o.dry_run = true;
     o.stop_at = 5;
@@ -189,7 +231,7 @@ TEST_CASE("options: --resume takes the run's own options, then --config, then th
     // A renamed run keeps its new name; a run of another variant is refused.
     std::filesystem::rename(dir.path + "/a", dir.path + "/z");
     CHECK(parse({"--resume", "--run", "z", "--runs-dir", dir.path}).run == "z");
-    const std::string message = error_of([&] { parse({"--resume", "--run", "z", "--runs-dir", dir.path}, "mla"); });
+    const std::string message = error_of([&] { parse({"--resume", "--run", "z", "--runs-dir", dir.path}, {"mla", {}, ""}); });
     CHECK(has(message, "qkv"));
     CHECK(has(message, "mla"));
     // The default name is found, too.
