@@ -6,12 +6,13 @@
 //   void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l)            out (B, T, C) =
 //   void attention_backward(floatX* dx, const floatX* dout, const floatX* x, const AttentionLayer& l)   dx (B, T, C) =
 //
-// A variant composes linear, rope, rmsnorm and sdpa, so it is the same file on every backend. To add one: write its file, add
+// A variant composes linear, rope, rmsnorm, copy and sdpa, so it is the same file on every backend. To add one: write its file, add
 // its name to VARIANTS in the Makefile; the gradient checks, the trainer and `make compare` find it there.
 #pragma once
 #include "attention/position.h"
 #include "attention/sdpa.h"
 #include "attention/spec.h"
+#include "layers/copy.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"

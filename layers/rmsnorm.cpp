@@ -4,22 +4,33 @@
 #include <algorithm>
 #include <cmath>
 
+static void normalise_row(floatX* out, floatM* rstd, const floatX* p, const floatX* w, int C) {
+    floatM squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (int c = 0; c < C; c++) squares += p[c] * p[c];
+    floatM s = *rstd = floatM(1) / std::sqrt(squares / C + floatM(RMSNORM_EPS));
+#pragma omp simd
+    for (int c = 0; c < C; c++) out[c] = p[c] * s * w[c];
+}
+
 void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, size_t rows, int C, size_t ld_x) {
 #pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < rows; r++) normalise_row(y + r * C, rstd + r, x + r * ld_x, w, C);
+}
+
+void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C) {
+#pragma omp parallel for schedule(static)
     for (size_t r = 0; r < rows; r++) {
-        const floatX* p = x + r * ld_x;
-        floatX* out = y + r * C;
-        floatM squares = 0;
-#pragma omp simd reduction(+ : squares)
-        for (int c = 0; c < C; c++) squares += p[c] * p[c];
-        floatM s = rstd[r] = floatM(1) / std::sqrt(squares / C + floatM(RMSNORM_EPS));
+        floatX* s = sum + r * C;
+        const floatX *p = x + r * C, *q = branch + r * C;
 #pragma omp simd
-        for (int c = 0; c < C; c++) out[c] = p[c] * s * w[c];
+        for (int c = 0; c < C; c++) s[c] = p[c] + q[c];
+        normalise_row(y + r * C, rstd + r, s, w, C);
     }
 }
 
 void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x, const floatX* w, const floatM* rstd,
-                      size_t rows, int C, size_t ld_x, bool accumulate) {
+                      size_t rows, int C, size_t ld_x, bool accumulate, bool add_to_dx) {
     constexpr int COLUMNS = 64;
     int blocks = int(ceil_div(size_t(C), COLUMNS));
 #pragma omp parallel
@@ -44,8 +55,13 @@ void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x,
 #pragma omp simd reduction(+ : sum)
             for (int c = 0; c < C; c++) sum += d[c] * w[c] * (p[c] * s);
             floatM mean_gn = sum / C;
+            if (add_to_dx) {
 #pragma omp simd
-            for (int c = 0; c < C; c++) out[c] = s * (d[c] * w[c] - p[c] * s * mean_gn);
+                for (int c = 0; c < C; c++) out[c] += s * (d[c] * w[c] - p[c] * s * mean_gn);
+            } else {
+#pragma omp simd
+                for (int c = 0; c < C; c++) out[c] = s * (d[c] * w[c] - p[c] * s * mean_gn);
+            }
         }
     }
 }

@@ -10,12 +10,14 @@
 
 #include "attention/sdpa.h"
 #include "layers/adamw.h"
+#include "layers/copy.h"
 #include "layers/crossentropy.h"
 #include "layers/embedding.h"
 #include "layers/layernorm.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
+#include "layers/swiglu.h"
 #include "runtime/device/bf16.h"
 #include "runtime/device/types.h"
 
@@ -64,10 +66,30 @@ inline void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floa
     ::rmsnorm_forward(y, rstd, x, w, rows, C, ld_x);
     round(y, 1, 0, rows * size_t(C));
 }
+inline void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C) {
+    ::residual_rmsnorm_forward(sum, y, rstd, x, branch, w, rows, C);
+    round(sum, 1, 0, rows * size_t(C));
+    rmsnorm_forward(y, rstd, sum, w, rows, C, size_t(C));
+}
 inline void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x, const floatX* w, const floatM* rstd, size_t rows, int C,
-                             size_t ld_x, bool accumulate) {
-    ::rmsnorm_backward(dx, dw, dy, x, w, rstd, rows, C, ld_x, accumulate);
+                             size_t ld_x, bool accumulate, bool add_to_dx = false) {
+    ::rmsnorm_backward(dx, dw, dy, x, w, rstd, rows, C, ld_x, accumulate, add_to_dx);
     round(dx, rows, ld_x, size_t(C));
+}
+
+// ---- elementwise
+inline void swiglu_forward(floatX* y, const floatX* gate_up, size_t rows, int F) {
+    ::swiglu_forward(y, gate_up, rows, F);
+    round(y, 1, 0, rows * size_t(F));
+}
+inline void swiglu_backward(floatX* dgate_up, const floatX* dy, const floatX* gate_up, size_t rows, int F) {
+    ::swiglu_backward(dgate_up, dy, gate_up, rows, F);
+    round(dgate_up, 1, 0, 2 * rows * size_t(F));
+}
+// (a copy rounds nothing; its backward adds)
+inline void copy_backward(floatX* din, const floatX* dout, const CopyShape& s, bool accumulate) {
+    ::copy_backward(din, dout, s, accumulate);
+    for (int h = 0; h < s.heads; h++) round(din + size_t(h) * s.in_head, s.rows, s.in_row, size_t(s.d));
 }
 
 // ---- positions, embedding, loss
@@ -182,6 +204,10 @@ inline void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, 
 #define layernorm_backward rounded::layernorm_backward
 #define rmsnorm_forward rounded::rmsnorm_forward
 #define rmsnorm_backward rounded::rmsnorm_backward
+#define residual_rmsnorm_forward rounded::residual_rmsnorm_forward
+#define swiglu_forward rounded::swiglu_forward
+#define swiglu_backward rounded::swiglu_backward
+#define copy_backward rounded::copy_backward
 #define rope_forward rounded::rope_forward
 #define rope_backward rounded::rope_backward
 #define embedding_forward rounded::embedding_forward
