@@ -10,7 +10,7 @@
 enum Weight { WQ, WK, WV, BQ, BK, BV, WO, BO };
 enum Saved { QKV, O, LSE };
 enum Scratch { DQKV, DO };
-inline const OwnOptions ATTENTION_OPTIONS = {};
+inline const VariantOptions ATTENTION_OPTIONS = {};
 
 inline int qkv_width(const ModelConfig& c) { return (c.NH + 2 * c.NKV) * c.HS; }
 

@@ -18,7 +18,7 @@ enum Saved { DOWN, CQ, CKV, Q, K, V, O, RSTD_Q, RSTD_KV, LSE };
 enum Scratch { DDOWN, DCQ, DCKV, DQ, DK, DV, DO };
 enum Own { D_C, D_R, D_CQ };
 
-inline const OwnOptions ATTENTION_OPTIONS = {
+inline const VariantOptions ATTENTION_OPTIONS = {
     own_number("mla-dc", 1 << 17, "latent width; -1: 4 x head size"),
     own_number("mla-dr", 1 << 14, "rotary width; -1: head size / 2; 0: none"),
     own_number("mla-dcq", 1 << 17, "query latent; -1: 8 x head size; 0: no query compression")};

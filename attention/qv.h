@@ -17,7 +17,7 @@ enum Scratch { DQV, DK, DO, OHAT };
 enum Own { ROPE_FORM };
 enum RopeForm { KEY, VO };
 
-inline const OwnOptions ATTENTION_OPTIONS = {
+inline const VariantOptions ATTENTION_OPTIONS = {
     own_choice("qv-rope", {"key", "vo"}, "with rope: rotate the key only | vo: value too, and rotate back")};
 
 inline void attention_defaults(ModelConfig& c) {

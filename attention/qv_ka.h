@@ -18,7 +18,7 @@ enum Saved { QV, G, K, O, LSE };
 enum Scratch { DQV, DG, DK, DO };
 enum Own { D_CTX, TIED };
 
-inline const OwnOptions ATTENTION_OPTIONS = {
+inline const VariantOptions ATTENTION_OPTIONS = {
     own_number("qvka-dctx", 1 << 17, "width of the context vector; -1: 2 x head size"),
     own_flag("qvka-tied", "one key matrix for all heads")};
 

@@ -18,7 +18,7 @@ inline double now_s() { return std::chrono::duration<double>(std::chrono::steady
 inline std::vector<std::pair<std::string, int>> resolved_sizes(const ModelConfig& c) {
     std::vector<std::pair<std::string, int>> sizes = {{"vocab_size", c.V}, {"kv_heads", c.NKV}, {"head_dim", c.HS}, {"mlp_width", c.F}};
     for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++)
-        if (ATTENTION_OPTIONS[i].kind == OwnOption::number) sizes.push_back({json_key(ATTENTION_OPTIONS[i].name), c.own[i]});
+        if (ATTENTION_OPTIONS[i].kind == VariantOption::number) sizes.push_back({json_key(ATTENTION_OPTIONS[i].name), c.own[i]});
     return sizes;
 }
 

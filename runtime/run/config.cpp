@@ -18,10 +18,10 @@ Position position_from_name(const std::string& name) {
     fail_usage("position '%s' is unknown; choose one of: %s", name.c_str(), all.c_str());
 }
 
-void own_defaults(ModelConfig& c, std::span<const OwnOption> table) {
+void own_defaults(ModelConfig& c, std::span<const VariantOption> table) {
     ensure(table.size() <= MAX_OWN, "a variant has %zu options of its own; MAX_OWN in runtime/run/config.h is %d", table.size(), MAX_OWN);
     for (size_t i = 0; i < table.size(); i++)
-        if (table[i].kind != OwnOption::number && c.own[i] == AUTO) c.own[i] = 0;
+        if (table[i].kind != VariantOption::number && c.own[i] == AUTO) c.own[i] = 0;
 }
 
 std::string json_key(const char* option) {

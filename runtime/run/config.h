@@ -10,19 +10,19 @@ enum class Position { learned, sinusoidal, rope, alibi, power, none };
 
 // An option that an attention variant has of its own, declared in its file (ATTENTION_OPTIONS). Its name begins with the variant's,
 // without underscores: mla-dc, qvka-tied. Its value is ModelConfig::own[i], with i the option's place in the variant's table.
-struct OwnOption {
+struct VariantOption {
     enum Kind { number, flag, choice } kind;
     const char *name, *help;
     int max = 1;                         // of a number, which may be 0 to max, or AUTO
     std::vector<const char*> choices;    // the value is an index
 };
-using OwnOptions = std::vector<OwnOption>;
+using VariantOptions = std::vector<VariantOption>;
 inline constexpr int AUTO = -1;          // a number that attention_defaults is to choose from the other sizes
 inline constexpr int MAX_OWN = 8;
-inline OwnOption own_number(const char* name, int max, const char* help) { return {OwnOption::number, name, help, max, {}}; }
-inline OwnOption own_flag(const char* name, const char* help) { return {OwnOption::flag, name, help, 1, {}}; }
-inline OwnOption own_choice(const char* name, std::vector<const char*> choices, const char* help) {
-    return {OwnOption::choice, name, help, 1, choices};
+inline VariantOption own_number(const char* name, int max, const char* help) { return {VariantOption::number, name, help, max, {}}; }
+inline VariantOption own_flag(const char* name, const char* help) { return {VariantOption::flag, name, help, 1, {}}; }
+inline VariantOption own_choice(const char* name, std::vector<const char*> choices, const char* help) {
+    return {VariantOption::choice, name, help, 1, choices};
 }
 
 struct ModelConfig {
@@ -40,12 +40,12 @@ struct ModelConfig {
 
 const char* position_name(Position p);
 Position position_from_name(const std::string& name);   // fails with the list of names
-void own_defaults(ModelConfig& c, std::span<const OwnOption> table);                // flags and choices that are still AUTO: off, the first
+void own_defaults(ModelConfig& c, std::span<const VariantOption> table);                // flags and choices that are still AUTO: off, the first
 std::string json_key(const char* option);                                   // "mla-dc" -> "mla_dc"
 
 // What the program that reads the options was built as.
 struct Program {
     const char* attn = "";
-    std::span<const OwnOption> own;      // the variant's
+    std::span<const VariantOption> own;      // the variant's
     std::string variants;                // all there are, "qkv mqa ..": whose options are known, though not this program's
 };

@@ -26,7 +26,7 @@ enum class Role {
 // A flag or a choice of a variant's own: 0, 1, .. in ModelConfig::own.
 struct Own {
     int* value;
-    const OwnOption* option;
+    const VariantOption* option;
 };
 
 struct Field {
@@ -37,18 +37,18 @@ struct Field {
     std::vector<std::string> choices;    // of words
     bool is_flag() const {
         const Own* own = std::get_if<Own>(&value);
-        return std::holds_alternative<bool*>(value) || (own && own->option->kind == OwnOption::flag);
+        return std::holds_alternative<bool*>(value) || (own && own->option->kind == VariantOption::flag);
     }
 };
 
 static std::vector<Field> own_fields(Options& o) {
     own_defaults(o.model, o.program.own);
     std::vector<Field> fields;
-    for (const OwnOption& own : o.program.own) {
+    for (const VariantOption& own : o.program.own) {
         int* value = &o.model.own[fields.size()];
         Field f{fields.empty() ? "Attention" : "", own.name, "N", own.help, value, Role::curve, AUTO, double(own.max), {}};
-        if (own.kind != OwnOption::number) f.value = Own{value, &own};
-        if (own.kind != OwnOption::number) f.arg = own.kind == OwnOption::flag ? "" : "NAME";
+        if (own.kind != VariantOption::number) f.value = Own{value, &own};
+        if (own.kind != VariantOption::number) f.arg = own.kind == VariantOption::flag ? "" : "NAME";
         f.choices.assign(own.choices.begin(), own.choices.end());
         fields.push_back(f);
     }

@@ -126,7 +126,7 @@ inline bool shard(const uint8_t* data, size_t size) {
 // Accepted: the options written and read again are the same, and a run with them is no conflict with itself.
 inline bool config(const uint8_t* data, size_t size) {
     const std::string text(reinterpret_cast<const char*>(data), size);
-    static const OwnOptions own = {own_number("qvka-dctx", 1 << 17, ""), own_flag("qvka-tied", ""), own_choice("qv-rope", {"key", "vo"}, "")};
+    static const VariantOptions own = {own_number("qvka-dctx", 1 << 17, ""), own_flag("qvka-tied", ""), own_choice("qv-rope", {"key", "vo"}, "")};
     Options o, again;
     o.program = again.program = {"qv", own, "qkv mla qv"};
     try {

@@ -53,9 +53,9 @@ inline ModelConfig golden_config(const std::map<std::string, std::string>& m) {
     for (auto [key, to] : numbers) *to = std::stoi(m.at(key));
     c.pos = position_from_name(m.at("pos"));
     for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++) {
-        const OwnOption& own = ATTENTION_OPTIONS[i];
+        const VariantOption& own = ATTENTION_OPTIONS[i];
         const std::string& value = m.at(json_key(own.name));
-        c.own[i] = own.kind != OwnOption::choice ? std::stoi(value) : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
+        c.own[i] = own.kind != VariantOption::choice ? std::stoi(value) : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
     }
     return c;
 }

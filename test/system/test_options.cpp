@@ -9,7 +9,7 @@
 using nlohmann::json;
 
 // A variant that there is not, with one option of each kind.
-static const OwnOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"), own_flag("new-tied", "a flag"), own_choice("new-form", {"first", "second"}, "a choice")};
+static const VariantOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"), own_flag("new-tied", "a flag"), own_choice("new-form", {"first", "second"}, "a choice")};
 enum { WIDTH, TIED, FORM };
 static const Program PROGRAM{"n_ew", OWN, "qkv n_ew mla qv_ka"};
 
