@@ -368,6 +368,7 @@ inline GPT gpt_allocate(const ModelConfig& config, const RunShape& run) {
 inline GPT gpt_allocate(const ModelConfig& c, int max_B, bool train = true) { return gpt_allocate(c, RunShape{max_B, train}); }
 
 inline void gpt_free(GPT& g) {
+    for (CommRequest& r : g.gathering) comm_wait(r);         // weights that still travel would arrive in freed memory
     device_free(g.arena);
     g = GPT{};
 }

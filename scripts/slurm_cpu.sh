@@ -13,16 +13,18 @@
 #SBATCH --cpus-per-task=32
 #SBATCH --time=24:00:00
 #SBATCH --output=slurm-%j.out
+#SBATCH --open-mode=append
 #SBATCH --signal=USR1@600
 #SBATCH --requeue
 set -u
 cd "${SLURM_SUBMIT_DIR:-.}"
 RUN=${RUN:-slurm-cpu}
-RESUME=$([[ -d runs/$RUN ]] && echo --resume)
+# Started again before the first checkpoint was there: from the beginning.
+if compgen -G "runs/$RUN/checkpoints/step-*" >/dev/null; then GO_ON=--resume; elif ((${SLURM_RESTART_COUNT:-0})); then GO_ON=--overwrite; else GO_ON=; fi
 
 # A rank takes as many threads as it has cores of its own (--threads 0); since Slurm 22.05 srun has to be told --cpus-per-task again.
 srun --mpi="${MPI_TYPE:-pmix}" --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores \
-    build/train-qv --run "$RUN" $RESUME --data "${DATA:-data/mine}" \
+    build/train-qv --run "$RUN" $GO_ON --data "${DATA:-data/mine}" \
     --layers 6 --width 384 --heads 6 --context 256 --batch-tokens 65536 --micro-batch 16 --steps 15259 --zero 1 --save-every 500 "$@"
 code=$?
 # 75: stopped and saved; 143: the same, on a rank that was slower to leave than srun to send SIGTERM.

@@ -15,6 +15,7 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=01:00:00
 #SBATCH --output=slurm-%j.out
+#SBATCH --open-mode=append
 # 5 minutes before the time is up the ranks get SIGUSR1: they save and end with code 75, and the job starts again with --resume.
 #SBATCH --signal=USR1@300
 #SBATCH --requeue
@@ -24,12 +25,13 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 # Which PMI srun speaks with our MPI: pmix for Open MPI, pmi2 for MPICH and Intel MPI; `srun --mpi=list` shows what there is. The program notices a wrong one.
 MPI_TYPE=${MPI_TYPE:-pmix}
 RUN=${RUN:-slurm-124m}
-RESUME=$([[ -d runs/$RUN ]] && echo --resume)
+# Started again before the first checkpoint was there: from the beginning.
+if compgen -G "runs/$RUN/checkpoints/step-*" >/dev/null; then GO_ON=--resume; elif ((${SLURM_RESTART_COUNT:-0})); then GO_ON=--overwrite; else GO_ON=; fi
 
 # --kill-on-bad-exit: a rank that dies ends the job at once. --gpus-per-task is left out on purpose: a rank picks the GPU of its local number.
 # --cpu-bind=cores: a rank's threads stay on its own cores.
 srun --mpi="$MPI_TYPE" --kill-on-bad-exit=1 --cpu-bind=cores \
-    build/train-qv-cuda-bf16 --run "$RUN" $RESUME --data "${DATA:-data/fineweb}" \
+    build/train-qv-cuda-bf16 --run "$RUN" $GO_ON --data "${DATA:-data/fineweb}" \
     --layers 12 --width 768 --heads 12 --context 1024 --batch-tokens 524288 --micro-batch "${MICRO_BATCH:-8}" \
     --steps 19073 --lr 6e-4 --warmup 700 --zero 1 --save-every 1000 --comm-timeout 300 "$@"
 code=$?

@@ -7,8 +7,11 @@ test: setup-test
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) test-binaries
 	@scripts/run_tests.sh
 
-# Tests are compiled with -O1: twice as fast to build, and what they test is compiled as always.
-$(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
+# Tests are compiled with -O1 (operations: their oracles compute) or -O0, and a doctest check calls a function instead of expanding it: half as
+# long to build (docs/LOG.md). What they test is compiled as always.
+$(OBJ)/test/ops/test_%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
+$(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
+$(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
 OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
 UNIT_TESTS := $(filter-out $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp,$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
@@ -70,6 +73,13 @@ test-crash: setup-test
 	@test/system/test_crash.sh build 220
 fuzz:
 	@test/fuzz/run.sh
+# Minimal Debian 12 and 13, and several machines with and without Slurm, made on the spot: as root; each says what it needs.
+.PHONY: test-machines test-cluster
+test-machines:
+	@test/system/machines.sh
+test-cluster: setup-test
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/train-qv build/tokenizer
+	@test/system/cluster.sh build
 bench-checkpoint: setup-test
 	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer
 	@test/bench/bench_checkpoint.sh

@@ -3,6 +3,7 @@
 // sanitizer's report, an allocation far above the file's size) is a bug. libFuzzer drives them through fuzz_main.cpp;
 // test/system/test_fuzz_corpus.cpp replays the committed corpora in `make test`.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

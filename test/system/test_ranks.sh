@@ -168,14 +168,16 @@ expect "rank logs" 0 "done: best" mpi 2 "$MAIN" --run logs --steps 3 --rank-logs
 report "$([[ -s $R/logs/rank-1.log && ! -e $R/logs/rank-0.log && $(grep -c 'done: best' <<<"$output") == 1 ]]; echo $?)" "rank 1 has a log, rank 0 the screen" "$output"
 
 # ---- memory of the optimizer's state falls as 1/N (buckets are padded to N x 1024 elements each)
-moment_kib() {   # ranks
-    mpi "$1" "$MAIN" --deterministic-ranks 0 --width 256 --run plan --dry-run 2>/dev/null | sed -n 's/^ *\([0-9.]*\) \([KM]\)iB  AdamW first moment$/\1 \2/p' | awk '{ print $1 * ($2 == "M" ? 1024 : 1) }'
+moment_kib() {   # ranks: sets kib
+    expect "a dry run on $1 ends well" 0 "AdamW first moment" mpi "$1" "$MAIN" --deterministic-ranks 0 --width 256 --run plan --dry-run
+    kib=$(sed -n 's/^ *\([0-9.]*\) \([KM]\)iB  AdamW first moment$/\1 \2/p' <<<"$output" | awk '{ print $1 * ($2 == "M" ? 1024 : 1) }')
 }
-one=$(moment_kib 1)
+moment_kib 1
+one=$kib
 for ranks in 2 4; do
-    part=$(moment_kib $ranks)
-    awk -v a="$one" -v b="$part" -v n=$ranks 'BEGIN { exit !(a > 1000 && b > 0.99 * a / n && b < 1.03 * a / n) }'
-    report $? "first moment: $one KiB on one rank, $part KiB on each of $ranks"
+    moment_kib $ranks
+    awk -v a="$one" -v b="$kib" -v n=$ranks 'BEGIN { exit !(a > 1000 && b > 0.99 * a / n && b < 1.03 * a / n) }'
+    report $? "first moment: $one KiB on one rank, $kib KiB on each of $ranks"
 done
 
 # ---- bf16 weights with fp32 master copies that are divided among the ranks, in the emulated CUDA kernels
