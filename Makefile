@@ -32,13 +32,12 @@ $(error BACKEND=cuda needs nvcc, which is not here: install the CUDA toolkit, gi
 endif
 endif
 
-# A mistyped name is told before anything is compiled. (mla:dc=64 is a row of a comparison: mla with an option.)
-UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(VARIANTS),$(if $(wildcard attention/$(firstword $(subst :, ,$(v))).h),,$(v))))
+# mla:dc=64 is a row of a comparison, mla with an option: one trainer, and one test, for all rows of mla.
+NAMES     := $(foreach v,$(VARIANTS),$(firstword $(subst :, ,$(v))))
+# A mistyped name is told before anything is compiled.
+UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(NAMES),$(if $(wildcard attention/$(v).h),,$(v))))
 ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
-endif
-ifneq ($(filter-out panels naive,$(SDPA))$(if $(filter naive,$(SDPA)),$(filter-out cpu,$(BACKEND))),)
-$(error SDPA=$(SDPA) with BACKEND=$(BACKEND): it is panels or, with BACKEND=cpu, naive)
 endif
 
 # ------------------------------------------------------------------------------------------------ flags, each with its reason
@@ -171,7 +170,7 @@ train: setup-build
 	@echo "built build/train-$(ATTN)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(SUFFIX) --help"
 	@$(if $(COMM_NOTE),echo "$(COMM_NOTE)",:)
 train-all: setup-build
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(sort $(NAMES)))
 tokenizer: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 report: setup-build
@@ -220,7 +219,7 @@ setup-compare:
 # ------------------------------------------------------------------------------------------------ the main job
 # All variants on the same text: VARIANTS, POS, SIZE, STEPS, SEEDS, ... as `make help` lists them.
 compare: setup-compare
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(VARIANTS))
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(sort $(NAMES)))
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report build/compare
 	@VARIANTS="$(VARIANTS)" SUFFIX="$(SUFFIX)" scripts/compare.sh
 data: setup-data

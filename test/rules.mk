@@ -16,13 +16,13 @@ OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
 UNIT_TESTS := $(filter-out $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp,$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(VARIANTS)) $(patsubst %,build/step-%.safetensors,$(VARIANTS)) $(patsubst %,build/train-%,$(VARIANTS)) build/tokenizer build/report build/compare build/inspect
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(sort $(NAMES))) $(patsubst %,build/step-%.safetensors,$(sort $(NAMES))) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(VARIANTS))
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(VARIANTS)) build/train-$(firstword $(VARIANTS))-emu-bf16
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(sort $(NAMES)))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(sort $(NAMES))) build/train-$(firstword $(NAMES))-emu-bf16
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
-fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(VARIANTS)) $(patsubst %,build/test-model-%-fp64,$(VARIANTS))
+fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(sort $(NAMES))) $(patsubst %,build/test-model-%-fp64,$(sort $(NAMES)))
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
 	$(link)
@@ -91,8 +91,8 @@ inspect: setup-build
 # They build without a GPU and run with one; gpu-check does all that is to be done on a machine with one.
 .PHONY: test-cuda-binaries gpu-check deps
 test-cuda-binaries: setup-test
-	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(VARIANTS))
-	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(VARIANTS))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(sort $(NAMES)))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(sort $(NAMES)))
 build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(link)
 build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
@@ -106,7 +106,7 @@ build/bench-%-$(BACKEND)-$(PRECISION): $(OBJ)/test/bench/bench_%.cu.o $(COMMON)
 build/synthetic-data: $(OBJ)/test/bench/synthetic_data.o $(COMMON)
 	$(link)
 gpu-check:
-	@BACKEND=$(if $(filter emu,$(BACKEND)),emu,cuda) VARIANTS="$(VARIANTS)" JOBS=$(JOBS) DEPS="$(DEPS)" scripts/gpu_check.sh
+	@BACKEND=$(if $(filter emu,$(BACKEND)),emu,cuda) VARIANTS="$(NAMES)" JOBS=$(JOBS) DEPS="$(DEPS)" scripts/gpu_check.sh
 # On a machine with a package manager: what a build elsewhere needs, into the folder DEPS.
 deps: setup-test
 	@scripts/deps.sh "$(DEPS)"
