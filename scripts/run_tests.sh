@@ -44,13 +44,13 @@ processes_of() {         # session, mark
     } 2>/dev/null | sort -u
 }
 end_processes() {        # session, mark: asks, so that a suite may clear up; five seconds later it does not ask
-    local signal try pids
+    local signal until pids
     for signal in TERM KILL; do
-        for ((try = 0; try < 50; try++)); do
-            mapfile -t pids < <(processes_of "$1" "$2")
-            ((${#pids[@]})) || return 0
-            ((try % 10)) || kill "-$signal" "${pids[@]}" 2>/dev/null
-            sleep 0.1
+        until=$((SECONDS + 5))
+        while mapfile -t pids < <(processes_of "$1" "$2"); ((${#pids[@]})); do
+            kill "-$signal" "${pids[@]}" 2>/dev/null
+            ((SECONDS < until)) || break
+            sleep 0.5
         done
     done
 }

@@ -37,7 +37,7 @@ EOF
 started=$(now_ms)
 expect "a suite that hangs is ended and named" 1 "test_hang.sh                      0 passed   1 failed" run "$T/scripts/run_tests.sh" hang
 took=$(($(now_ms) - started))
-report "$((took < 2000 || took > 20000))" "a suite that hangs: ended after its 2 s" "$took ms"
+report "$((took < 2000 || took > 60000))" "a suite that hangs: ended after its 2 s" "$took ms"
 report "$([[ $output == *"did not end within 2 s"*"the last words"*"failed: test_hang.sh (did not end within 2 s)"*"0 passed, 1 failed" ]]; echo $?)" "it says so, with its output" "$output"
 for what in suite group daemon unmarked; do
     gone_within 3 "$T/$what.pid"
