@@ -191,8 +191,8 @@ $(OBJ)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@
 
-# -O1: the trainer calls what computes, in objects of their own; with -O3 it takes twice as long to compile and is no faster (docs/LOG.md).
-$(OBJ)/train-%.o: CXXFLAGS += -O1
+# -O1: what only calls what computes, which has objects of its own: with -O3 it takes half as long again to compile and is no faster (docs/LOG.md).
+$(OBJ)/train-%.o $(OBJ)/tools/%.o $(patsubst %,$(HOST)/%.o,runtime/run/options runtime/run/rundir runtime/run/inspect tokenizer/command): CXXFLAGS += -O1
 $(OBJ)/train-%.o: train.cu
 	$(compile_variant)
 build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
