@@ -37,7 +37,7 @@ void check_same_run(const std::string& old_description, const std::string& now_d
         const std::string was = old.contains(part) && old[part].contains(key) ? old[part][key].dump() : "?", is = now[part][key].dump();
         if (was != is) differ.push_back(std::string(part) + "." + key + ": " + was + " -> " + is);
     };
-    if (old.value("attn", "?") != now["attn"]) differ.push_back("attn: " + old.value("attn", "?") + " -> " + now["attn"].get<std::string>());
+    if (old.value("attn", "?") != now["attn"].get<std::string>()) differ.push_back("attn: " + old.value("attn", "?") + " -> " + now["attn"].get<std::string>());
     for (const char* key : {"backend", "precision", "flags"}) compare("build", key);
     for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
     std::string list;
