@@ -4,6 +4,10 @@
 # The attention variant of `make train`, and the list of all: a new variant is attention/NAME.h and one word here.
 ATTN      ?= qkv
 VARIANTS  ?= qkv mqa gqa mla qv qv_ka
+# The norm and the MLP of every block: model/norm/NAME.h (layernorm, rmsnorm), model/mlp/NAME.h (gelu, swiglu). A binary with others than
+# these says so in its name: NORM=rmsnorm MLP=swiglu makes build/train-qv-rmsnorm-swiglu, and that name alone does, too.
+NORM      ?= layernorm
+MLP       ?= gelu
 # Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn (slow); cuda, NVIDIA GPUs (needs nvcc).
 BACKEND   ?= cpu
 # Storage of weights and activations: fp32; bf16 (emu, cuda), what tensor cores are for; fp64 (cpu) for gradient checks.
@@ -35,9 +39,14 @@ endif
 # mla:dc=64 is a row of a comparison, mla with an option: one trainer, and one test, for all rows of mla.
 NAMES     := $(foreach v,$(VARIANTS),$(firstword $(subst :, ,$(v))))
 # A mistyped name is told before anything is compiled.
-UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(NAMES),$(if $(wildcard attention/$(v).h),,$(v))))
+UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(NAMES),$(if $(wildcard attention/$(firstword $(subst -, ,$(v))).h),,$(v))))
 ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
+endif
+NORMS     := $(filter-out norm,$(patsubst model/norm/%.h,%,$(wildcard model/norm/*.h)))
+MLPS      := $(filter-out mlp,$(patsubst model/mlp/%.h,%,$(wildcard model/mlp/*.h)))
+ifneq ($(words $(filter $(NORMS),$(NORM)) $(filter $(MLPS),$(MLP))),2)
+$(error NORM=$(NORM) MLP=$(MLP): choose NORM among: $(NORMS), and MLP among: $(MLPS))
 endif
 
 # ------------------------------------------------------------------------------------------------ flags, each with its reason
@@ -145,7 +154,7 @@ $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -
 # None of make's own rules: they would try to link the .d files.
 MAKEFLAGS += --no-builtin-rules
 # `make` alone explains itself; `make BACKEND=cuda ATTN=qv` builds that trainer.
-.DEFAULT_GOAL := $(if $(filter command,$(origin ATTN) $(origin BACKEND)),train,help)
+.DEFAULT_GOAL := $(if $(filter command,$(origin ATTN) $(origin NORM) $(origin MLP) $(origin BACKEND)),train,help)
 .PHONY: help train train-all tokenizer report compare data test bench clean setup-build setup-data setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
@@ -153,11 +162,14 @@ JOBS      := $(shell nproc 2>/dev/null || echo 2)
 say        = $(if $(V),,@echo "  $(1)";)
 
 link       = $(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(LDLIBS)
-# What includes model/gpt.h is compiled once for each variant: the stem of the object's name.
+# What includes model/gpt.h is compiled once for each model, qv or qv-rmsnorm-swiglu: the stem of the object's name.
 define compile_variant
 @mkdir -p $(@D)
-$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$* -x c++ -c $< -o $@
+$(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(call choices,$*) -x c++ -c $< -o $@
 endef
+# The choices that a name like qv-rmsnorm-swiglu makes, for the compiler; of this make's NORM and MLP, for a name.
+choices    = $(if $(filter-out $(NORMS) $(MLPS),$(wordlist 2,9,$(subst -, ,$(1)))),$(error $(1): choose among the norms $(NORMS) and the MLPs $(MLPS)),)-DATTN=$(firstword $(subst -, ,$(1))) -DNORM=$(or $(filter $(NORMS),$(subst -, ,$(1))),layernorm) -DMLP=$(or $(filter $(MLPS),$(subst -, ,$(1))),gelu)
+PARTS     := $(addprefix -,$(filter-out layernorm,$(NORM)))$(addprefix -,$(filter-out gelu,$(MLP)))
 
 help:
 	@sed 's/^\t//' scripts/help.txt
@@ -166,11 +178,11 @@ help:
 # Set-up runs first and a second make then looks at what is installed. Two of them in one tree take turns, where there is flock (util-linux).
 in_turn    = mkdir -p build && exec 9>build/.lock && if command -v flock >/dev/null; then flock -n 9 || { echo "another make builds here: waiting for it" >&2; flock 9; }; fi &&
 train: setup-build
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(SUFFIX)
-	@echo "built build/train-$(ATTN)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(SUFFIX) --help"
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(PARTS)$(SUFFIX)
+	@echo "built build/train-$(ATTN)$(PARTS)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(PARTS)$(SUFFIX) --help"
 	@$(if $(COMM_NOTE),echo "$(COMM_NOTE)",:)
 train-all: setup-build
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(sort $(NAMES)))
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(PARTS)$(SUFFIX),$(sort $(NAMES)))
 tokenizer: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 report: setup-build
@@ -219,9 +231,9 @@ setup-compare:
 # ------------------------------------------------------------------------------------------------ the main job
 # All variants on the same text: VARIANTS, POS, SIZE, STEPS, SEEDS, ... as `make help` lists them.
 compare: setup-compare
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(SUFFIX),$(sort $(NAMES)))
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(PARTS)$(SUFFIX),$(sort $(NAMES)))
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report build/compare
-	@VARIANTS="$(VARIANTS)" SUFFIX="$(SUFFIX)" scripts/compare.sh
+	@VARIANTS="$(VARIANTS)" SUFFIX="$(PARTS)$(SUFFIX)" scripts/compare.sh
 data: setup-data
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 	@scripts/get_data.sh

@@ -24,8 +24,7 @@ inline std::vector<std::pair<std::string, int>> resolved_sizes(const ModelConfig
 
 inline RunFacts run_facts(const Options& o, const GPT& g, const Data& d) {
     const DeviceFacts device = device_facts();
-    return {.attention = ATTENTION_NAME,
-            .parameters = count_params(g, true),
+    return {.parameters = count_params(g, true),
             .parameters_non_embedding = count_params(g, false),
             .cache_bytes_per_token = cache_bytes_per_token(g),
             .flops_per_token = flops_per_token(g),
@@ -51,7 +50,7 @@ inline void print_plan(const Options& o, const GPT& g, const Data& d, const Batc
     const ModelConfig& c = g.c;
     const int ranks = comm_size();
     const double tokens = double(o.steps * o.batch_tokens), epoch = double(d.train.samples * size_t(c.T));
-    printf("%s  %s, %s  %s\n", ATTENTION_NAME, backend_name(), PRECISION_NAME, device_facts().name.c_str());
+    printf("%s  %s, %s  %s\n", o.program.name().c_str(), backend_name(), PRECISION_NAME, device_facts().name.c_str());
     printf("model     L %d  C %d  NH %d  NKV %d  HS %d  T %d  V %d (padded %d)  positions %s\n", c.L, c.C, c.NH, c.NKV, c.HS, c.T, c.V, c.Vp(),
            position_name(c.pos));
     printf("          %s parameters, %s without embeddings; cache %zu bytes per token; %s FLOPs per token\n",

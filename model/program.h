@@ -1,6 +1,6 @@
 // What this binary was built as, for the reading of its options.
 #pragma once
-#include "attention/attention.h"
+#include "model/block.h"
 #include "runtime/run/build_info.h"
 
-inline Program this_program() { return {ATTENTION_NAME, ATTENTION_OPTIONS, build_info().variants}; }
+inline Program this_program() { return {ATTENTION_NAME, NORM_NAME, MLP_NAME, ATTENTION_OPTIONS, build_info().variants}; }

@@ -131,7 +131,7 @@ build/bench-step: $(OBJ)/bench-step.o $(COMMON)
 	$(link)
 $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 	@mkdir -p $(@D)
-	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DATTN=$(ATTN) -c $< -o $@
+	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(call choices,$(ATTN)$(PARTS)) -c $< -o $@
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(link)
 

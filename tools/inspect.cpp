@@ -36,7 +36,7 @@ static void print_configuration(const json& state) {
            state.value("best_val_loss", json()).dump().c_str());
     if (!state.contains("run")) return;
     const json& run = state["run"];
-    printf("attention %s, %s parameters; commit %s, %s\n", run.value("attn", "?").c_str(), human_count(run["model"].value("parameters", 0.0)).c_str(),
+    printf("attention %s, norm %s, MLP %s, %s parameters; commit %s, %s\n", run.value("attn", "?").c_str(), run.value("norm", "layernorm").c_str(), run.value("mlp", "gelu").c_str(), human_count(run["model"].value("parameters", 0.0)).c_str(),
            run["build"].value("commit", "?").c_str(), run["build"].value("flags", "?").c_str());
     print_options(run.value("options", json::object()));
 }

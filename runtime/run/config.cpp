@@ -24,6 +24,14 @@ void own_defaults(ModelConfig& c, std::span<const VariantOption> table) {
         if (table[i].kind != VariantOption::number && c.own[i] == AUTO) c.own[i] = 0;
 }
 
+std::string Program::name() const {
+    const Program plain;
+    std::string text = attn;
+    if (std::string(norm) != plain.norm) text += std::string("-") + norm;
+    if (std::string(mlp) != plain.mlp) text += std::string("-") + mlp;
+    return text;
+}
+
 std::string json_key(const char* option) {
     std::string key = option;
     std::replace(key.begin(), key.end(), '-', '_');

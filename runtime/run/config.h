@@ -45,7 +45,8 @@ std::string json_key(const char* option);                                   // "
 
 // What the program that reads the options was built as.
 struct Program {
-    const char* attn = "";
-    std::span<const VariantOption> own;      // the variant's
-    std::string variants;                // all there are, "qkv mqa ..": whose options are known, though not this program's
+    const char *attn = "", *norm = "layernorm", *mlp = "gelu";
+    std::span<const VariantOption> own = {}; // the variant's
+    std::string variants = {};           // all there are, "qkv mqa ..": whose options are known, though not this program's
+    std::string name() const;            // "qv", "qv-rmsnorm-swiglu": attention, and norm and MLP where they are not the defaults
 };

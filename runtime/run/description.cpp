@@ -11,7 +11,9 @@ using json = nlohmann::ordered_json;
 std::string describe_run(const RunFacts& f, const Options& o) {
     const BuildInfo build = build_info();
     json j;
-    j["attn"] = f.attention;
+    j["attn"] = o.program.attn;
+    j["norm"] = o.program.norm;
+    j["mlp"] = o.program.mlp;
     j["options"] = json::parse(options_to_json(o));
     j["model"] = {{"parameters", f.parameters},
                   {"parameters_non_embedding", f.parameters_non_embedding},
@@ -37,7 +39,10 @@ void check_same_run(const std::string& old_description, const std::string& now_d
         const std::string was = old.contains(part) && old[part].contains(key) ? old[part][key].dump() : "?", is = now[part][key].dump();
         if (was != is) differ.push_back(std::string(part) + "." + key + ": " + was + " -> " + is);
     };
-    if (old.value("attn", "?") != now["attn"].get<std::string>()) differ.push_back("attn: " + old.value("attn", "?") + " -> " + now["attn"].get<std::string>());
+    const Program plain;                                     // (older runs name no norm and no MLP)
+    for (const auto& [choice, if_missing] : {std::pair{"attn", "?"}, {"norm", plain.norm}, {"mlp", plain.mlp}})
+        if (const std::string was = old.value(choice, if_missing); was != now[choice].get<std::string>())
+            differ.push_back(std::string(choice) + ": " + was + " -> " + now[choice].get<std::string>());
     for (const char* key : {"backend", "precision", "flags"}) compare("build", key);
     for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
     std::string list;

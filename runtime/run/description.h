@@ -8,7 +8,6 @@
 #include "runtime/run/options.h"
 
 struct RunFacts {
-    std::string attention;                                   // the variant
     size_t parameters = 0, parameters_non_embedding = 0;
     size_t cache_bytes_per_token = 0;
     double flops_per_token = 0, flops_per_token_causal = 0;  // forward and backward, all T keys counted; the causal half
@@ -21,7 +20,7 @@ struct RunFacts {
     std::string train_fingerprint, val_fingerprint, tokenizer_fingerprint;
 };
 
-// JSON text: {"attn", "options", "model", "build", "machine", "data"}.
+// JSON text: {"attn", "norm", "mlp", "options", "model", "build", "machine", "data"}.
 std::string describe_run(const RunFacts& facts, const Options& o);
 
 // Refuses, with exit 2, to go on with a run that differs in what decides its curve; `where` names it.

@@ -66,7 +66,7 @@ static std::vector<Field> option_table(Options& o) {
         {"", "heads", "N", "query heads", &m.NH, curve, 1, 4096, {}},
         {"", "kv-heads", "N", "key/value heads; 0: as the variant says", &m.NKV, curve, 0, 4096, {}},
         {"", "head-dim", "N", "head size; 0: width / heads", &m.HS, curve, 0, 1 << 14, {}},
-        {"", "mlp-width", "N", "hidden width of the MLP; 0: 4 x width", &m.F, curve, 0, 1 << 20, {}},
+        {"", "mlp-width", "N", "hidden width of the MLP; 0: 4 x width, or as the MLP says", &m.F, curve, 0, 1 << 20, {}},
         {"", "pos", "NAME", "learned | sinusoidal | rope | alibi | power | none", &m.pos, curve, 0, 0, {}},
         {"", "rope-theta", "X", "base of RoPE's wavelengths", &m.rope_theta, curve, 1, 1e12, {}},
         {"Training", "batch-tokens", "N", "tokens per optimizer step, a multiple of the context", &o.batch_tokens, curve, 1, BIG, {}},
@@ -103,7 +103,7 @@ static std::vector<Field> option_table(Options& o) {
         {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
         {"", "stop-at", "N", "stop and save after this step; 0: off", &o.stop_at, action, 0, BIG, {}},
         {"", "threads", "N", "0: all", &o.threads, harmless, 0, 4096, {}},
-        {"", "recompute", "N", "less memory: GELU outputs (1), layernorms too (2) again in the backward", &o.recompute, harmless, 0, 2, {}},
+        {"", "recompute", "N", "less memory: the MLP's hidden outputs (1), the norms' too (2) again in the backward", &o.recompute, harmless, 0, 2, {}},
         {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},
         {"", "dry-run", "", "sizes, memory and FLOPs, no training", &o.dry_run, action, 0, 0, {}},
         {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},
@@ -241,13 +241,15 @@ std::string options_to_json(const Options& o) {
 }
 
 // A run's config.json holds more (build, machine, hashes); its options are under "options".
+static constexpr const char* CHOICES[] = {"attn", "norm", "mlp"};       // made when the program was built
 static json options_object(const std::string& text, const std::string& where) {
     json j = json_parse(text, where);
     ensure_usage(j.is_object(), "%s: expected a JSON object with options", where.c_str());
     if (!j.contains("options")) return j;
     ensure_usage(j["options"].is_object(), "%s: options: expected an object", where.c_str());
     json options = j["options"];
-    if (j.contains("attn") && !options.contains("attn")) options["attn"] = j["attn"];
+    for (const char* choice : CHOICES)
+        if (j.contains(choice) && !options.contains(choice)) options[choice] = j[choice];
     return options;
 }
 
@@ -256,7 +258,7 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
     std::vector<Field> table = option_table(o);
     for (const auto& item : j.items()) {
         const std::string& key = item.key();
-        if (key == "attn") continue;         // for information: the variant was chosen when the program was built
+        if (std::count(std::begin(CHOICES), std::end(CHOICES), key)) continue;       // for information
         auto f = std::find_if(table.begin(), table.end(), [&](const Field& f) { return json_key(f) == key; });
         if (f == table.end()) {
             std::string owner = variant_of_option(o.program, key);
@@ -352,7 +354,7 @@ std::string nearest_name(const std::string& wrong, const std::vector<std::string
 static void print_help(const char* file, const Program& program) {
     Options defaults;
     defaults.program = program;
-    printf("%s [options]    trains a GPT with attention '%s'    --help, --version\n", file, program.attn);
+    printf("%s [options]    trains a GPT with attention '%s'    --help, --version\n", file, program.name().c_str());
     for (const Field& f : option_table(defaults)) {
         const json value = field_to_json(f);
         std::string shown = value.is_boolean() ? "" : value.dump();
@@ -393,7 +395,7 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
         fail_usage("%s (--help lists the options)", is_option(name) ? (name + ": needs a value").c_str() : printable(e.what(), 200).c_str());
     }
     if (help->count() > 0) return print_help(argv[0], program), false;
-    if (version->count() > 0) return printf("qv.cu, attention %s\n", attn_name), false;
+    if (version->count() > 0) return printf("qv.cu, attention %s, norm %s, mlp %s\n", attn_name, program.norm, program.mlp), false;
     for (size_t i = 0; i < table.size(); i++)
         if (given[i]->count() > 0 && is_option(given[i]->results().back()))
             fail_usage("--%s: needs a value, found the option %s", table[i].name, given[i]->results().back().c_str());
@@ -424,15 +426,20 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
     };
     apply_command_line();                            // finds --config, --resume, --run
     apply_file_and_command_line();
-    auto default_run = [&] { return format("%s-%s-%llu", attn_name, position_name(o.model.pos), (unsigned long long)o.seed); };
+    auto default_run = [&] { return format("%s-%s-%llu", program.name().c_str(), position_name(o.model.pos), (unsigned long long)o.seed); };
     std::string run = o.run.empty() ? default_run() : o.run;
     std::string run_config = o.runs_dir + "/" + run + "/config.json";
     if (o.resume && file_exists(run_config)) {
         // Again from the start: defaults, the run's own options, --config, command line.
         std::string text = file_read(run_config, CONFIG_MAX), config_file = o.config_file, runs_dir = o.runs_dir;
-        json attn = options_object(text, run_config).value("attn", json(attn_name));
-        ensure_usage(attn == attn_name, "--resume: run %s was trained with attention %s, this program has \"%s\"", run.c_str(),
-                     json_text(attn).c_str(), attn_name);
+        const json options = options_object(text, run_config);
+        const Program plain;                         // (older runs name no norm and no MLP)
+        const struct { const char *key, *word, *ours, *if_missing; } choices[] = {
+            {"attn", "attention", attn_name, attn_name}, {"norm", "norm", program.norm, plain.norm}, {"mlp", "MLP", program.mlp, plain.mlp}};
+        for (const auto& c : choices) {
+            const json was = options.value(c.key, json(c.if_missing));
+            ensure_usage(was == c.ours, "--resume: run %s was trained with %s %s, this program has \"%s\"", run.c_str(), c.word, json_text(was).c_str(), c.ours);
+        }
         o = defaults;
         options_from_json(o, text, run_config);
         o.config_file = config_file;

@@ -58,7 +58,7 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program);
 
 // All options as JSON text (an object), and back: keys that are missing keep their value, an unknown key or a wrong type fails.
 // Left out: resume, overwrite, dry_run, stop_at, config, which belong to one invocation (a file must not delete a run).
-// Read is the flat object or one with "options" (a run's config.json); the key "attn" is accepted and ignored, and so are other variants'
+// Read is the flat object or one with "options" (a run's config.json); the keys attn, norm and mlp are accepted and ignored, and so are other variants'
 // own options: one file serves several variants.
 std::string options_to_json(const Options& o);
 void options_from_json(Options& o, const std::string& json_text, const std::string& where);

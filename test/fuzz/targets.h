@@ -129,7 +129,7 @@ inline bool config(const uint8_t* data, size_t size) {
     const std::string text(reinterpret_cast<const char*>(data), size);
     static const VariantOptions own = {own_number("qvka-dctx", 1 << 17, ""), own_flag("qvka-tied", ""), own_choice("qv-rope", {"key", "vo"}, "")};
     Options o, again;
-    o.program = again.program = {"qv", own, "qkv mla qv"};
+    o.program = again.program = {.attn = "qv", .own = own, .variants = "qkv mla qv"};
     try {
         options_from_json(o, text, "fuzz");
     } catch (const Error&) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/device/bf16.h"
+#include "model/program.h"
 #include "test/model/model_common.h"
 
 inline constexpr int STEP_BATCH = 2;
@@ -13,7 +14,7 @@ inline constexpr double STEP_LR = 1e-3;
 // Ten steps with one position, enough for what the update does; one with the others, to keep the emulation short.
 inline int steps_of(const ModelConfig& c) { return c.pos == Position::learned ? 10 : 1; }
 
-inline std::string step_reference_path() { return std::string("build/step-") + ATTENTION_NAME + ".safetensors"; }
+inline std::string step_reference_path() { return std::string("build/step-") + this_program().name() + ".safetensors"; }
 
 // HS 32 (MLA: 48 and 32) has a tensor-core kernel; T leaves a tail behind one tile of 64; V is not Vp; NH * HS != C.
 inline std::vector<NamedConfig> step_configs() {
@@ -26,9 +27,9 @@ inline std::vector<NamedConfig> step_configs() {
         n.c.NH = 2;
         n.c.F = 80;
         if (n.c.NKV > 0) n.c.NKV = 1;
-        const struct { const char* name; int small, size; } sizes[] = {{"mla-dc", 10, 40}, {"mla-dcq", 14, 56}, {"mla-dr", 4, 16}, {"qvka-dctx", 5, 24}};
-        for (auto [name, small, size] : sizes)
-            if (own(n.c, name) == small) set_own(n.c, name, size);
+        for (int& own : n.c.own)
+            if (own == 10) own = 16;                         // (all_configs' awkward size)
+        if (!supported(n.c)) continue;
         list.push_back(n);
     }
     return list;

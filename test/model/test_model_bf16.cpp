@@ -42,7 +42,7 @@ TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
     for (const auto& entry : std::filesystem::directory_iterator("test/golden/bf16")) {
         if (entry.path().extension() != ".safetensors") continue;
         SafetensorsFile f = safetensors_open(entry.path().string());
-        if (f.metadata["attn"] != ATTENTION_NAME) continue;
+        if (!golden_is_ours(f.metadata)) continue;
         cases++;
         const std::string name = entry.path().filename().string();
         const ModelConfig c = golden_config(f.metadata);
@@ -102,7 +102,7 @@ TEST_CASE("bf16: the gradient predicts the loss at the tensor cores' head sizes"
         c.HS = 32;
         c.F = 128;
         c.pos = pos;
-        for (auto [name, size] : {std::pair{"mla-dc", 64}, {"mla-dr", 16}, {"mla-dcq", 64}, {"qvka-dctx", 32}}) set_own(c, name, size);
+        
         GPT g = gpt_allocate(c, 2);
         CHECK(sdpa_refusal(g.attention.d_qk, g.attention.d_v) == "");
         init_for_test(g, 7);
@@ -142,7 +142,6 @@ TEST_CASE("bf16: a training step allocates no device memory, the first one neith
     ModelConfig c = awkward_config(Position::power);
     c.T = 150;
     c.HS = 32;
-    set_own(c, "mla-dr", 16);
     GPT g = gpt_allocate(c, 3);
     init_for_test(g, 7);
     TestBatch b = random_batch(3, c.T, c.V, 11);

@@ -11,9 +11,9 @@ using nlohmann::json;
 // A variant that there is not, with one option of each kind.
 static const VariantOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"), own_flag("new-tied", "a flag"), own_choice("new-form", {"first", "second"}, "a choice")};
 enum { WIDTH, TIED, FORM };
-static const Program PROGRAM{"n_ew", OWN, "qkv n_ew mla qv_ka"};
+static const Program PROGRAM{.attn = "n_ew", .own = OWN, .variants = "qkv n_ew mla qv_ka"};
 
-static Options parse(std::vector<std::string> args, const Program& program = {"qkv", {}, "qkv n_ew mla qv_ka"}) {
+static Options parse(std::vector<std::string> args, const Program& program = {.attn = "qkv", .variants = "qkv n_ew mla qv_ka"}) {
     args.insert(args.begin(), "train");
     std::vector<char*> argv;
     for (std::string& a : args) argv.push_back(a.data());
@@ -127,6 +127,13 @@ TEST_CASE("options of a variant's own: as any other, and refused or passed over 
     CHECK(conflicts[0] == "new_tied: true -> false");
 }
 
+TEST_CASE("a program's name, and its runs': norm and MLP where they are not the defaults") {
+    CHECK(Program{.attn = "qv"}.name() == "qv");
+    CHECK(Program{.attn = "qv", .norm = "rmsnorm"}.name() == "qv-rmsnorm");
+    CHECK(Program{.attn = "qv", .norm = "rmsnorm", .mlp = "swiglu"}.name() == "qv-rmsnorm-swiglu");
+    CHECK(parse({}, {.attn = "qv", .mlp = "swiglu"}).run == "qv-swiglu-rope-1");
+}
+
 TEST_CASE("batch_plan: divides, and names the nearest valid values") {
     CHECK(has(refused({"--batch-tokens", "1000"}), "896 or 1024"));
     CHECK(has(refused({"--batch-tokens", "100"}), "nearest: 128"));
@@ -231,9 +238,14 @@ TEST_CASE("options: --resume takes the run's own options, then --config, then th
     // A renamed run keeps its new name; a run of another variant is refused.
     std::filesystem::rename(dir.path + "/a", dir.path + "/z");
     CHECK(parse({"--resume", "--run", "z", "--runs-dir", dir.path}).run == "z");
-    const std::string message = error_of([&] { parse({"--resume", "--run", "z", "--runs-dir", dir.path}, {"mla", {}, ""}); });
+    const std::string message = error_of([&] { parse({"--resume", "--run", "z", "--runs-dir", dir.path}, {.attn = "mla"}); });
     CHECK(has(message, "qkv"));
     CHECK(has(message, "mla"));
+    // So is one with another norm or MLP; a run that names none has the defaults.
+    for (const Program& other : {Program{.attn = "qkv", .norm = "rmsnorm"}, Program{.attn = "qkv", .mlp = "swiglu"}}) {
+        const std::string words = error_of([&] { parse({"--resume", "--run", "z", "--runs-dir", dir.path}, other); });
+        CHECK_MESSAGE(has(words, std::string(other.norm) == "rmsnorm" ? "trained with norm \"layernorm\", this program has \"rmsnorm\"" : "trained with MLP \"gelu\", this program has \"swiglu\""), words);
+    }
     // The default name is found, too.
     std::filesystem::rename(dir.path + "/z", dir.path + "/qkv-rope-1");
     CHECK(parse({"--resume", "--runs-dir", dir.path}).lr == 0.5);

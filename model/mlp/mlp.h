@@ -1,0 +1,20 @@
+// The contract of an MLP, the other half of a block. The Makefile's MLP=name picks model/mlp/name.h, which defines, for x (B, T, C):
+//
+//   int mlp_default_width(const ModelConfig& c)                                             --mlp-width 0
+//   PartSpec mlp_spec(const ModelConfig& c)                                                 its parameters, buffers and FLOPs, as tables
+//   void mlp_forward(floatX* out, const floatX* x, const Part& p)                           out (B, T, C) =
+//   void mlp_backward(floatX* dx, const floatX* dout, const floatX* x, const Part& p)       dx (B, T, C) =
+//
+// A buffer with `recompute` in its table is, from that level of --recompute on, one for all layers: mlp_backward fills it again.
+// To add one: write its file; MLP=name finds it there, and so do the gradient checks.
+#pragma once
+#include "model/part.h"
+
+#ifndef MLP
+#error "compile with -DMLP=gelu (or swiglu)"
+#endif
+#define MLP_STRING_(x) #x
+#define MLP_STRING(x) MLP_STRING_(x)
+#include MLP_STRING(model/mlp/MLP.h)
+
+inline constexpr const char* MLP_NAME = MLP_STRING(MLP);
