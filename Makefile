@@ -43,6 +43,9 @@ UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(NAMES),$(if $(wildcard attention/
 ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
 endif
+ifneq ($(filter-out panels naive,$(SDPA))$(if $(filter naive,$(SDPA)),$(filter-out cpu,$(BACKEND))),)
+$(error SDPA=$(SDPA) with BACKEND=$(BACKEND): it is panels or, with BACKEND=cpu, naive)
+endif
 NORMS     := $(filter-out norm,$(patsubst model/norm/%.h,%,$(wildcard model/norm/*.h)))
 MLPS      := $(filter-out mlp,$(patsubst model/mlp/%.h,%,$(wildcard model/mlp/*.h)))
 ifneq ($(words $(filter $(NORMS),$(NORM)) $(filter $(MLPS),$(MLP))),2)

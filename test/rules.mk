@@ -15,14 +15,29 @@ $(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/t
 OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
 UNIT_TESTS := $(filter-out $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp,$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
+# The variants, and one model with the other norm and MLP.
+ALSO_TESTED = qv-rmsnorm-swiglu
+TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(sort $(NAMES))) $(patsubst %,build/step-%.safetensors,$(sort $(NAMES))) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(sort $(NAMES)))
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(sort $(NAMES))) build/train-$(firstword $(NAMES))-emu-bf16
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
-fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(sort $(NAMES))) $(patsubst %,build/test-model-%-fp64,$(sort $(NAMES)))
+fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED)) $(patsubst %,build/test-model-%-fp64,$(TESTED))
+
+# For whoever writes a variant, a norm or an MLP: `make check ATTN=gta` runs the layers' tests and one model's: every gradient against finite
+# differences, PyTorch's values where there are some, the identities, overfitting. The CUDA kernels are left to `make test`.
+.PHONY: check
+CHECKED     = $(ATTN)$(PARTS)
+CHECKS      = test-ops-fp32 test-gradients-$(CHECKED) test-model-$(CHECKED)-fp64 test-model-$(CHECKED)-fp32
+check: setup-test
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/test-ops-fp32 build/test-model-$(CHECKED)-fp32 build/train-$(CHECKED)
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp64 build/test-gradients-$(CHECKED) build/test-model-$(CHECKED)-fp64
+	@failed=0; for t in $(CHECKS); do build/$$t --no-version --no-colors >build/$$t.log 2>&1; code=$$?; \
+	  if [ $$code = 0 ]; then printf 'passed   %-34s %s\n' $$t "$$(sed -n 's/.*test cases: *//p' build/$$t.log)"; else failed=1; cat build/$$t.log; printf 'FAILED   %s\n' $$t; fi; done; \
+	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help; make test has the CUDA kernels, emulated"
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
 	$(link)

@@ -24,7 +24,7 @@ from reference_model import (BETA1, BETA2, CLIP, EPS, LR, WEIGHT_DECAY, adamw_st
 
 STEPS = 10
 # Final weights only where they say most (every kind of parameter, the clamp); `losses` covers the optimizer everywhere.
-WITH_AFTER = ("qkv-learned", "qkv-power", "qv_ka-power", "mla-power")
+WITH_AFTER = ("qkv-learned", "qkv-power", "qv_ka-power", "mla-power", "qv-rmsnorm-swiglu-rope")
 
 
 def batch(case, c):
@@ -197,8 +197,15 @@ def all_cases():
         "qv_ka-dctx0-rope": config("qv_ka", "rope", qvka_dctx=0),
         "mla-dcq0-rope": config("mla", "rope", mla_dcq=0),
         "mla-dr0-learned": config("mla", "learned", mla_dr=0),
+        "qv-rmsnorm-swiglu-rope": config("qv", "rope", norm="rmsnorm", mlp="swiglu", F=20),
+        "qv-rmsnorm-swiglu-learned": config("qv", "learned", norm="rmsnorm", mlp="swiglu", F=33),
     })
     return cases
+
+
+def file_metadata(c):
+    """The configuration as strings; the default norm and MLP are not written."""
+    return {k: str(v) for k, v in vars(c).items() if k not in ("Vp", "weight_std") and (k, v) not in (("norm", "layernorm"), ("mlp", "gelu"))}
 
 
 def main():
@@ -214,8 +221,7 @@ def main():
         check_causality(case, c)
         worst = check_finite_differences(case, c)
         tensors = run_case(case, c, with_after=case in WITH_AFTER)
-        metadata = {k: str(v) for k, v in vars(c).items() if k not in ("Vp", "weight_std")}
-        path, content = os.path.join(o.dir, case + ".safetensors"), safetensors_bytes(tensors, metadata)
+        path, content = os.path.join(o.dir, case + ".safetensors"), safetensors_bytes(tensors, file_metadata(c))
         same = ""
         if o.check:
             stored = safetensors_read(path)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from make_golden import batch, safetensors_bytes
+from make_golden import batch, file_metadata, safetensors_bytes
 from reference_model import config, gradients, initial_parameters
 
 SEEDS = 8
@@ -59,6 +59,7 @@ def bf16_cases():
         "qkv-alibi": config("qkv", "alibi", **sizes),
         "qv-kv2-rope-vo": config("qv", "rope", qv_rope="vo", **{**sizes, "NH": 4, "NKV": 2}),
         "mla-dr0-learned": config("mla", "learned", mla_dr=0, **sizes),
+        "qv-rmsnorm-swiglu-rope": config("qv", "rope", norm="rmsnorm", mlp="swiglu", F=40, **sizes),
     })
     return cases
 
@@ -83,8 +84,7 @@ def main():
         out.update({"grad." + name: g.numpy().astype(np.float32) for name, g in exact.items()})
         out.update({"plain_error." + name: np.array([square ** 0.5]) for name, square in squares.items()})
         out.update(loss=np.array([exact_loss]), tokens=tokens.numpy(), targets=targets.numpy())
-        metadata = {k: str(v) for k, v in vars(c).items() if k not in ("Vp", "weight_std")}
-        content = safetensors_bytes(out, metadata)
+        content = safetensors_bytes(out, file_metadata(c))
         with open(os.path.join(folder, case + ".safetensors"), "wb") as f:
             f.write(content)
         whole = sum(s for n, s in squares.items() if n != "loss") ** 0.5 / sum(g.square().sum().item() for g in exact.values()) ** 0.5

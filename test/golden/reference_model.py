@@ -1,10 +1,11 @@
-"""The model in PyTorch, float64, written for reading: all attention variants and positions, loss, gradients, AdamW.
+"""The model in PyTorch, float64, written for reading: all attention variants, positions, norms and MLPs, loss, gradients, AdamW.
 
 A second, independent implementation of what the engine computes: written from the equations below, not from the C++.
 make_golden.py checks it and writes the reference values that the engine is tested against.
 
 Sources: GPT-2 [Radford et al. 2019]; grouped-query [2305.13245]; Query-Value and QV-Ka [2603.15665]; MLA [2405.04434,
-section 2.1]; RoPE [2104.09864]; ALiBi [2108.12409]; KERPLE-log [2205.09921]; AdamW [1711.05101].
+section 2.1]; RoPE [2104.09864]; ALiBi [2108.12409]; KERPLE-log [2205.09921]; RMSNorm [1910.07467];
+SwiGLU [2002.05202]; AdamW [1711.05101].
 Not for: training, speed, or any use by the engine itself, which needs no Python.
 """
 import math
@@ -22,7 +23,7 @@ LR, BETA1, BETA2, EPS, WEIGHT_DECAY, CLIP, POWER_MIN = 1e-3, 0.9, 0.95, 1e-8, 0.
 def config(attn, pos, **changes):
     """Sizes are awkward on purpose: NH*HS != C, V and T odd, d_ctx != 2 HS."""
     c = dict(attn=attn, pos=pos, qv_rope="key", B=2, T=9, V=29, L=2, C=12, NH=3, NKV=0, HS=8, F=48, weight_std=0.3,
-             qvka_dctx=0, qvka_tied=0, mla_dc=0, mla_dr=0, mla_dcq=0)
+             qvka_dctx=0, qvka_tied=0, mla_dc=0, mla_dr=0, mla_dcq=0, norm="layernorm", mlp="gelu")
     if attn == "gqa":
         c.update(NH=4, NKV=2, HS=6)
     if attn == "mqa":
@@ -61,19 +62,28 @@ def attention_shapes(c):
     raise ValueError(c.attn)
 
 
+def norm_shapes(c, name):
+    return {name + ".weight": (c.C,), **({name + ".bias": (c.C,)} if c.norm == "layernorm" else {})}
+
+
+def mlp_shapes(c):
+    if c.mlp == "swiglu":
+        return {"mlp.gate.weight": (c.F, c.C), "mlp.up.weight": (c.F, c.C), "mlp.down.weight": (c.C, c.F)}
+    return {"mlp.fc.weight": (c.F, c.C), "mlp.fc.bias": (c.F,), "mlp.proj.weight": (c.C, c.F), "mlp.proj.bias": (c.C,)}
+
+
 def parameter_shapes(c):
     shapes = {"wte.weight": (c.Vp, c.C)}
     if c.pos == "learned":
         shapes["wpe.weight"] = (c.T, c.C)
     for l in range(c.L):
-        block = {"ln_1.weight": (c.C,), "ln_1.bias": (c.C,)}
+        block = norm_shapes(c, "ln_1")
         block.update({"attn." + name: shape for name, shape in attention_shapes(c).items()})
         if c.pos == "power":
             block.update({"attn.pos_p": (c.NH,), "attn.pos_a": (c.NH,)})
-        block.update({"ln_2.weight": (c.C,), "ln_2.bias": (c.C,), "mlp.fc.weight": (c.F, c.C), "mlp.fc.bias": (c.F,),
-                      "mlp.proj.weight": (c.C, c.F), "mlp.proj.bias": (c.C,)})
+        block.update({**norm_shapes(c, "ln_2"), **mlp_shapes(c)})
         shapes.update({f"h.{l}.{name}": shape for name, shape in block.items()})
-    return {**shapes, "ln_f.weight": (c.C,), "ln_f.bias": (c.C,)}
+    return {**shapes, **norm_shapes(c, "ln_f")}
 
 
 def random_state(case, name):
@@ -119,6 +129,19 @@ def rope(x, sign=1):
 
 def rmsnorm(x, gain):
     return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + RMSNORM_EPS) * gain
+
+
+def norm(c, p, name, x):
+    if c.norm == "rmsnorm":
+        return rmsnorm(x, p[name + ".weight"])
+    return F.layer_norm(x, (c.C,), p[name + ".weight"], p[name + ".bias"], LAYERNORM_EPS)
+
+
+def mlp(c, p, x):
+    if c.mlp == "swiglu":
+        return (F.silu(x @ p["mlp.gate.weight"].T) * (x @ p["mlp.up.weight"].T)) @ p["mlp.down.weight"].T
+    h = F.gelu(x @ p["mlp.fc.weight"].T + p["mlp.fc.bias"], approximate="tanh")
+    return h @ p["mlp.proj.weight"].T + p["mlp.proj.bias"]
 
 
 def alibi_slopes(NH):
@@ -213,11 +236,9 @@ def forward(c, params, tokens, targets):
         prefix = f"h.{l}."
         p = {name[len(prefix):]: t for name, t in params.items() if name.startswith(prefix)}
         p_attention = {name[len("attn."):]: t for name, t in p.items() if name.startswith("attn.")}
-        x = x + attention(c, p_attention, F.layer_norm(x, (c.C,), p["ln_1.weight"], p["ln_1.bias"], LAYERNORM_EPS))
-        h = F.layer_norm(x, (c.C,), p["ln_2.weight"], p["ln_2.bias"], LAYERNORM_EPS)
-        h = F.gelu(h @ p["mlp.fc.weight"].T + p["mlp.fc.bias"], approximate="tanh")
-        x = x + h @ p["mlp.proj.weight"].T + p["mlp.proj.bias"]
-    x = F.layer_norm(x, (c.C,), params["ln_f.weight"], params["ln_f.bias"], LAYERNORM_EPS)
+        x = x + attention(c, p_attention, norm(c, p, "ln_1", x))
+        x = x + mlp(c, p, norm(c, p, "ln_2", x))
+    x = norm(c, params, "ln_f", x)
     logits = x @ params["wte.weight"].T
     logits = logits.masked_fill(torch.arange(c.Vp) >= c.V, -math.inf)
     return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -1,56 +1,71 @@
 // Whole-model finite differences in double precision, driven by the parameter table: every tensor of every configuration of
-// the variant that this binary is built with.
+// the model that this binary is built with. And that a fault is found and named: planted ones, through planted_faults.h.
+#include "test/model/planted_faults.h"
+
 #include <doctest/doctest.h>
 
-#include <cmath>
-
-#include "test/model/model_common.h"
+#include "model/program.h"
+#include "test/model/gradient_check.h"
 
 static_assert(sizeof(floatX) == 8, "build with PRECISION=fp64");
 
-// Central difference; its error is O(h^2) from curvature and O(1e-16 / h) from rounding: about 1e-9 at h = 1e-5.
-static double numeric_gradient(GPT& g, const Param& p, size_t i, const TestBatch& b) {
-    const double h = 1e-5;
-    std::vector<floatM> w = get_weights(g, p), moved = w;
-    moved[i] = w[i] + h;
-    set_weights(g, p, moved);
-    double up = mean_loss(g, b);
-    moved[i] = w[i] - h;
-    set_weights(g, p, moved);
-    double down = mean_loss(g, b);
-    set_weights(g, p, w);
-    return (up - down) / (2 * h);
-}
-
 TEST_CASE("finite differences, every tensor, every position") {
     backend_init(0);
+    size_t failed = 0;
     for (const NamedConfig& config : all_configs()) {
         GPT g = gpt_allocate(config.c, 3);
         init_for_test(g, 7);
         TestBatch b = random_batch(3, config.c.T, config.c.V, 11);
         backward(g, b);
-        size_t checked = 0;
-        for (const Param& p : g.params) {
-            std::vector<floatM> grad = get_gradient(g, p);
-            double largest = 0;
-            for (floatM d : grad) largest = std::max(largest, std::fabs(double(d)));
-            size_t samples = std::min<size_t>(p.size, 5);
-            for (size_t k = 0; k < samples; k++) {
-                size_t i = p.size <= 5 ? k : philox_below(13, rng_stream(p.spec.name), k, uint32_t(p.size));
-                double want = numeric_gradient(g, p, i, b), got = double(grad[i]);
-                INFO(std::string(ATTENTION_NAME), ", ", config.name, ": ", p.spec.name, "[", i, "] analytic ", got, " numeric ", want);
-                CHECK(std::fabs(got - want) < 1e-7 + 1e-6 * std::fabs(want));
-                checked++;
-            }
-            // A gradient that is zero everywhere would pass by accident: only an unused tensor may have one.
-            // (A key bias moves all scores of a query alike where nothing rotates it; the softmax ignores that.)
-            bool ignored = p.spec.name.find("k.bias") != std::string::npos && config.c.pos != Position::rope;
-            INFO(std::string(ATTENTION_NAME), ", ", config.name, ": ", p.spec.name);
-            if (p.size > 0 && !ignored) CHECK(largest > 1e-8);
-        }
-        CHECK(checked > 50);
+        const std::vector<TensorCheck> tensors = check_gradients(g, b);
+        size_t elements = 0;
+        for (const TensorCheck& t : tensors) elements += t.checked;
+        CHECK(elements > 50);
+        const GradientFault fault = find_fault(tensors);
+        // The first configuration that fails is told in full, the others in a line: they mostly have the same fault.
+        CHECK_MESSAGE(fault.wrong == 0, this_program().name(), ", ", config.name, ": ",
+                      failed == 0 ? fault.report : format("%zu of %zu tensors wrong, nearest to the fault: %s", fault.wrong, fault.of, fault.nearest.c_str()));
+        failed += fault.wrong > 0;
         gpt_free(g);
     }
+}
+
+TEST_CASE("a planted fault is found, and the tensor nearest to it named") {
+    backend_init(0);
+    const ModelConfig c = awkward_config(Position::rope);
+    GPT g = gpt_allocate(c, 2);
+    init_for_test(g, 7);
+    TestBatch b = random_batch(2, c.T, c.V, 11);
+    auto with = [&](planted::Fault fault) {
+        planted::fault = fault;
+        backward(g, b);
+        planted::fault = planted::none;
+        return find_fault(check_gradients(g, b));
+    };
+    CHECK(with(planted::none).wrong == 0);
+    // The attention product's dQ, in every layer: what comes after it in the last layer is right, what comes before is spoilt.
+    GradientFault f = with(planted::dq_of_sdpa);
+    INFO(f.report);
+    CHECK(f.nearest.rfind("h.1.attn.", 0) == 0);
+    CHECK(f.nearest.rfind("h.1.attn.o.", 0) != 0);
+    CHECK(f.wrong > f.of / 3);
+    CHECK(f.report.find("h.1.mlp") == std::string::npos);
+    CHECK(f.report.find("h.0.mlp") != std::string::npos);
+    CHECK(size_t(std::count(f.report.begin(), f.report.end(), '\n')) <= f.wrong + 2);    // one line each
+    // One weight gradient: nothing else is wrong.
+    planted::target = find_param(g, "h.0.attn.o.weight")->offset + g.grads;
+    f = with(planted::one_weight_gradient);
+    CHECK(f.wrong == 1);
+    CHECK(f.nearest == "h.0.attn.o.weight");
+    // The embedding's: the last step of the backward.
+    f = with(planted::embedding);
+    CHECK(f.wrong == 1);
+    CHECK(f.nearest == "wte.weight");
+    // A gradient of zeros, of a tensor that is used.
+    f = with(planted::forgotten_weight_gradient);
+    CHECK(f.wrong == 1);
+    CHECK(f.report.find("h.0.attn.o.weight: zero everywhere") != std::string::npos);
+    gpt_free(g);
 }
 
 TEST_CASE("micro-batches add up to the whole batch's gradient") {
