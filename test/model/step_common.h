@@ -27,9 +27,7 @@ inline std::vector<NamedConfig> step_configs() {
         n.c.NH = 2;
         n.c.F = 80;
         if (n.c.NKV > 0) n.c.NKV = 1;
-        for (int& own : n.c.own)
-            if (own == 10) own = 16;                         // (all_configs' awkward size)
-        if (!supported(n.c)) continue;
+        if (n.odd_size || !supported(n.c)) continue;
         list.push_back(n);
     }
     return list;

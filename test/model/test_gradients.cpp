@@ -17,7 +17,7 @@ TEST_CASE("finite differences, every tensor, every position") {
         init_for_test(g, 7);
         TestBatch b = random_batch(3, config.c.T, config.c.V, 11);
         backward(g, b);
-        const std::vector<TensorCheck> tensors = check_gradients(g, b);
+        const std::vector<TensorCheck> tensors = check_gradients(g, finite_differences(g, b));
         size_t elements = 0;
         for (const TensorCheck& t : tensors) elements += t.checked;
         CHECK(elements > 50);
@@ -36,11 +36,12 @@ TEST_CASE("a planted fault is found, and the tensor nearest to it named") {
     GPT g = gpt_allocate(c, 2);
     init_for_test(g, 7);
     TestBatch b = random_batch(2, c.T, c.V, 11);
+    const std::vector<Sample> samples = finite_differences(g, b);
     auto with = [&](planted::Fault fault) {
         planted::fault = fault;
         backward(g, b);
         planted::fault = planted::none;
-        return find_fault(check_gradients(g, b));
+        return find_fault(check_gradients(g, samples));
     };
     CHECK(with(planted::none).wrong == 0);
     // The attention product's dQ, in every layer: what comes after it in the last layer is right, what comes before is spoilt.
