@@ -438,7 +438,7 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
             {"attn", "attention", attn_name, attn_name}, {"norm", "norm", program.norm, plain.norm}, {"mlp", "MLP", program.mlp, plain.mlp}};
         for (const auto& c : choices) {
             const json was = options.value(c.key, json(c.if_missing));
-            ensure_usage(was == c.ours, "--resume: run %s was trained with %s %s, this program has \"%s\"", run.c_str(), c.word, json_text(was).c_str(), c.ours);
+            ensure_usage(was == json(c.ours), "--resume: run %s was trained with %s %s, this program has \"%s\"", run.c_str(), c.word, json_text(was).c_str(), c.ours);
         }
         o = defaults;
         options_from_json(o, text, run_config);
