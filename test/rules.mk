@@ -39,7 +39,7 @@ check: setup-test
 	  if [ $$code = 0 ]; then printf 'passed   %-34s %s\n' $$t "$$(sed -n 's/.*test cases: *//p' build/$$t.log)"; else failed=1; cat build/$$t.log; printf 'FAILED   %s\n' $$t; fi; done; \
 	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help; make test has the CUDA kernels, emulated"
 
-build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(COMMON)
+build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(REPORT) $(COMMON)
 	$(link)
 # The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
 # (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)

@@ -1,19 +1,34 @@
-// report: runs of a comparison -> a table on the terminal, report.md, report.csv, loss.svg and loss.png.
-//   build/report runs/NAME [more runs or folders] [--out DIR] [--baseline qkv] [--no-plot]
-// Reads what the trainer wrote (config.json, metrics.jsonl) and the token shards (for the unigram baseline); trains nothing.
+// report: the runs of a comparison -> tables on the terminal, report.md, report.html, pictures (.svg, .png), report.csv, report.json;
+// and small records of runs, from which all of it is made again. Trains nothing.
+//   build/report runs/NAME [more runs or folders] [--out DIR] [--baseline qkv] [--no-plot] [--quiet]
+//   build/report --record runs/NAME docs/study/NAME
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <sys/wait.h>
 #include <unistd.h>
-#include "tools/report/report_plot.h"
 
-struct ReportOptions { std::vector<std::string> folders; std::string out, baseline = "qkv"; bool plot = true, help = false; };
+#include "runtime/run/files.h"
+#include "tools/report/document.h"
+#include "tools/report/reading.h"
+#include "tools/report/record.h"
+#include "tools/report/text.h"
+
+namespace fs = std::filesystem;
+
+struct ReportOptions { Selection selection; std::string out; bool plot = true, help = false, record = false, quiet = false; };
 
 static const char* USAGE =
-    "report RUNS... [options]: compares finished runs\n"
-    "  RUNS               a comparison's folder (runs/NAME) or single runs\n"
-    "  --out DIR          where report.md, report.csv, loss.svg, loss.png go; default: the first RUNS\n"
-    "  --baseline NAME    variant that differences are taken to; default: qkv\n"
-    "  --no-plot          no picture\n";
+    "report RUNS... [options]: compares runs\n"
+    "  RUNS               a comparison's folder (runs/NAME), single runs, or a folder of records\n"
+    "  --out DIR          where report.md, report.html, report.csv, report.json and the pictures go; default: the first RUNS\n"
+    "  --baseline NAME    variant or row that differences are taken to; default: comparison.json's, else qkv\n"
+    "  --alpha A          chance of any false verdict in a table, default 0.05; divided by comparison.json's \"looks\"\n"
+    "  --no-plot          no pictures beside the report\n"
+    "  --quiet            nothing on the terminal: for refreshing report.html while a comparison runs\n"
+    "report --record RUNS DIR: keeps a small record of every finished run in DIR; `report DIR` makes everything again from it\n";
 
 static ReportOptions parse(int argc, char** argv) {
     ReportOptions o;
@@ -25,128 +40,119 @@ static ReportOptions parse(int argc, char** argv) {
         };
         if (a == "--help" || a == "-h") o.help = true;
         else if (a == "--out") o.out = value();
-        else if (a == "--baseline") o.baseline = value();
+        else if (a == "--baseline") o.selection.baseline = value();
+        else if (a == "--alpha") {
+            std::string text = value();
+            char* end;
+            o.selection.alpha = strtod(text.c_str(), &end);
+            ensure_usage(*end == 0 && o.selection.alpha > 0 && o.selection.alpha < 0.5, "--alpha %s: give a probability between 0 and 0.5", printable(text).c_str());
+        }
         else if (a == "--no-plot") o.plot = false;
+        else if (a == "--quiet") o.quiet = true;
+        else if (a == "--record") o.record = true;
         else if (a[0] == '-') fail_usage("%s: no such option; see report --help", a.c_str());
-        else o.folders.push_back(a);
+        else o.selection.folders.push_back(a);
     }
-    ensure_usage(o.help || !o.folders.empty(), "which runs? report runs/NAME; see report --help");
-    if (!o.folders.empty() && o.out.empty()) o.out = o.folders[0];
+    ensure_usage(o.help || !o.selection.folders.empty(), "which runs? report runs/NAME; see report --help");
+    ensure_usage(o.help || !o.record || o.selection.folders.size() == 2, "report --record RUNS DIR: give the runs and the folder for their records");
+    if (!o.selection.folders.empty() && o.out.empty()) o.out = o.selection.folders[0];
     return o;
 }
 
-// One line per run, everything as measured: for a spreadsheet or another plot. Names hold no comma or quote (checked here).
-static std::string csv(const std::vector<Row>& rows, const std::string& baseline) {
-    std::string s = "run,variant,pos,seed,steps,finished,parameters,parameters_non_embedding,cache_bytes_per_token,flops_per_token,"
-                    "tokens_per_second,seconds,val_loss,bits_per_byte,val_loss_minus_" + plain_name(baseline) + "\n";
-    for (auto& row : rows) {
-        const Row* base = find_row(rows, baseline, row.pos);
-        for (auto& r : row.runs) {
-            PairedDifference d;
-            if (base) d = difference_to({row.attn, row.pos, {r}}, *base);
-            s += plain_name(r.name) + "," + plain_name(row.attn) + "," + plain_name(row.pos) + format(",%lld,%lld,%d", (long long)r.seed, (long long)r.last_step, r.finished());
-            for (double v : {r.parameters, r.parameters_non_embedding, r.cache_bytes_per_token, r.flops_per_token, r.tokens_per_second, r.seconds,
-                             r.val_loss(), r.bits_per_byte, d.mean})
-                s += std::isnan(v) ? std::string(",") : format(",%.10g", v);
-            s += "\n";
-        }
-    }
-    return s;
+static std::string shell_quote(const std::string& s) {
+    if (!s.empty() && s.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/+:=,") == std::string::npos) return s;
+    std::string q = "'";
+    for (char c : s) q += c == '\'' ? "'\\''" : std::string(1, c);
+    return q + "'";
 }
 
-// "Baselines" sentence; bits per byte of the unigram model follow from a run's own ratio of bits per byte to nats.
-static std::string baselines(const std::vector<Row>& rows, double& unigram, std::vector<std::string>& problems) {
-    unigram = NOT_MEASURED;
+// PNG beside the SVG, for viewers that show no SVG. "" on success, else what to tell the user.
+static std::string write_png(const std::string& svg) {
+    if (std::system("command -v rsvg-convert >/dev/null 2>&1") != 0)
+        return "rsvg-convert is missing, so the pictures are SVG only. It comes with librsvg2-bin: apt-get install -y librsvg2-bin";
+    std::string png = svg.substr(0, svg.size() - 4) + ".png";
+    int status = std::system(("rsvg-convert " + shell_quote(fs::absolute(svg).string()) + " -o " + shell_quote(fs::absolute(png).string())).c_str());
+    return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "rsvg-convert failed (its message is above); the picture is " + svg;
+}
+
+// The unigram baseline reads all training tokens: kept for the next refresh, under the fingerprint of what it was computed from.
+static double unigram_of(const Section& s, const std::string& out, Problems& problems) {
     const Run* run = nullptr;
-    for (auto& row : rows)
-        for (auto& r : row.runs)
+    for (auto& row : s.rows)
+        for (auto& r : row.runs) {
+            if (!std::isnan(r.unigram)) return r.unigram;
             if (!run && r.vocab_size > 0) run = &r;
-    if (!run) return "No run says how large its vocabulary is, so there are no baselines.";
+        }
+    if (!run) return NOT_MEASURED;
+    std::string file = out + "/unigram.json", key = s.data + ", context " + text_at(run->options, "context");
+    nlohmann::json kept = read_json(file);
+    if (double v = number_at(kept, key.c_str()); !std::isnan(v) && !s.data.empty()) return v;
     try {
-        unigram = unigram_baseline(*run);
+        double v = unigram_baseline(*run);
+        if (!kept.is_object()) kept = nlohmann::json::object();
+        kept[key] = v;
+        file_replace(file, kept.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+        return v;
     } catch (const std::exception& e) {
         problems.push_back(std::string("The unigram baseline could not be computed: ") + e.what());
+        return NOT_MEASURED;
     }
-    double bits_per_nat = run->bits_per_byte / run->val_loss();
-    auto line = [&](double nats) { return show(nats, "%.4f nats") + (std::isnan(bits_per_nat * nats) ? "" : format(" (%.4f bits per byte)", bits_per_nat * nats)); };
-    return "To beat: uniform over the vocabulary, ln " + show(run->vocab_size, "%.0f") + " = " + line(std::log(run->vocab_size)) +
-           "; frequencies of single tokens (unigram, add-one) " + line(unigram) + ".";
-}
-
-// Breaks text into lines of at most `width`, for the terminal.
-static std::string wrap(const std::string& text, size_t width) {
-    std::string out, word;
-    size_t column = 0;
-    for (char c : text + " ") {
-        if (c != ' ') { word += c; continue; }
-        if (column && column + 1 + word.size() > width) out += "\n", column = 0;
-        else if (column) out += " ", column++;
-        out += word;
-        column += word.size();
-        word.clear();
-    }
-    return out + "\n";
-}
-
-static void write_file(const std::string& path, const std::string& text) {
-    std::ofstream file(path, std::ios::binary);
-    file << text;
-    file.close();
-    ensure(file.good(), "%s: can not write it (%s)", path.c_str(), strerror(errno));
 }
 
 static void report(const ReportOptions& o) {
-    std::vector<std::string> problems;
-    std::vector<Row> rows = group_runs(load_runs(o.folders, problems), problems);
-    for (auto& line : differing_options(rows)) problems.push_back("The runs differ in an option besides variant, position and seed; " + line);
-    std::set<std::string> fingerprints, commits, kinds;
-    for (auto& row : rows)
-        for (auto& r : row.runs) fingerprints.insert(r.fingerprint), commits.insert(r.commit), kinds.insert(r.backend + " " + r.precision);
-    if (fingerprints.size() > 1) problems.push_back("The runs saw different data (fingerprints differ): their losses can not be compared.");
-    if (commits.size() > 1) problems.push_back("The runs were made by different versions of the source (commits differ, see the setup).");
+    Document d;
+    d.comparison = load_comparison(o.selection, d.problems);
+    Comparison& c = d.comparison;
+    for (auto& line : mixed_origins(c)) d.problems.push_back(line);
+    fs::path where = fs::absolute(o.out).lexically_normal();
+    c.name = (where.filename().empty() ? where.parent_path() : where).filename().string();
+    fs::create_directories(o.out);
+    for (auto& s : c.sections) d.unigram.push_back(unigram_of(s, o.out, d.problems));
+    d.gallery = draw(c);
+    d.again = "build/report";
+    for (auto& f : o.selection.folders) d.again += " " + shell_quote(f);
+    if (o.out != o.selection.folders[0]) d.again += " --out " + shell_quote(o.out);
+    if (!o.selection.baseline.empty()) d.again += " --baseline " + shell_quote(o.selection.baseline);
 
-    if (kinds.size() > 1) problems.push_back("The runs differ in backend or precision: small differences of loss may come from that.");
-
-    double unigram;
-    std::string baseline_line = baselines(rows, unigram, problems);
-    Table table = results_table(rows, o.baseline);
-    std::vector<std::string> reading = honest_reading(rows, o.baseline, unigram);
-
-    std::filesystem::create_directories(o.out);
-    std::string picture_problem;
-    bool has_curves = false;
-    for (auto& row : rows) for (auto& r : row.runs) has_curves |= !r.train.loss.empty() || !r.val.loss.empty();
-    std::string name = std::filesystem::path(o.out).lexically_normal().filename().string();
-    if (name.empty()) name = std::filesystem::path(o.out).lexically_normal().parent_path().filename().string();
-    if (o.plot && has_curves) {
-        write_plot(o.out, name, rows, o.baseline);
-        picture_problem = run_gnuplot(o.out);
+    std::string png_problem;
+    struct Sheet { const char* file; const std::vector<Picture>& pictures; size_t columns; const char* words; };
+    const Sheet sheets[] = {{"cache", d.gallery.cache, 2, "validation loss against cache"}, {"differences", d.gallery.differences, 2, "differences with their intervals"},
+                            {"loss", d.gallery.curves, 3, "loss curves"}, {"rates", d.gallery.rates, 2, "loss against learning rate"},
+                            {"positions", d.gallery.positions, 2, "loss by position in the context"}};
+    for (auto& sheet : sheets) {
+        if (!o.plot || sheet.pictures.empty()) continue;
+        std::string path = o.out + "/" + sheet.file + ".svg";
+        file_replace(path, svg_file(c.name + ": " + sheet.words, sheet.pictures, sheet.columns));
+        d.files.push_back({std::string(sheet.file) + ".svg", sheet.words});
+        if (!c.plan.running() && png_problem.empty()) png_problem = write_png(path);
     }
-    bool picture = o.plot && has_curves && picture_problem.empty();
+    // Replaced in one step: a browser that reloads never sees half a page.
+    file_replace(o.out + "/report.md", for_markdown(d));
+    file_replace(o.out + "/report.html", for_html(d, double(time(nullptr))));
+    file_replace(o.out + "/report.csv", for_csv(c));
+    file_replace(o.out + "/report.json", for_json(c));
+    if (o.quiet) return;
+    printf("%s", for_terminal(d, isatty(STDOUT_FILENO)).c_str());
+    if (!png_problem.empty()) printf("\n%s\n", png_problem.c_str());
+    std::string list = o.out + "/report.md  report.html  report.csv  report.json";
+    for (auto& [file, words] : d.files) list += "  " + file;
+    printf("\n%s\n", list.c_str());
+}
 
-    std::string md = "# Comparison " + name + "\n\n";
-    if (picture) md += "![loss curves](loss.svg)\n\n";
-    md += table_for_markdown(table) + "\nLosses in nats per token, on the same validation tokens; lower is better. Parameters, cache and FLOPs as the runs "
-          "recorded them. tokens/s: median over the steps, whatever else the machine was doing.\n\n" + baseline_line + "\n\n## What this says, and what it does not\n\n";
-    for (auto& p : reading) md += "- " + p + "\n";
-    md += "\n## Setup\n\n";
-    for (auto& [key, value] : setup_facts(rows)) md += "- " + key + ": " + value + "\n";
-    if (!problems.empty()) md += "\n## Problems\n\n";
-    for (auto& p : problems) md += "- " + p + "\n";
-    write_file(o.out + "/report.md", md);
-    write_file(o.out + "/report.csv", csv(rows, o.baseline));
-
-    printf("\n%s\n%s", table_for_terminal(table, isatty(STDOUT_FILENO)).c_str(), wrap(baseline_line, 110).c_str());
-    for (auto& p : reading) printf("\n%s", wrap(p, 110).c_str());
-    for (auto& p : problems) printf("\n%s", wrap("Note: " + p, 110).c_str());
-    if (!picture_problem.empty()) printf("\n%s\n", picture_problem.c_str());
-    printf("\n%s/report.md  report.csv%s\n", o.out.c_str(), picture ? "  loss.svg  loss.png  loss.gp" : "");
+static void record(const ReportOptions& o) {
+    Problems problems;
+    const std::string &from = o.selection.folders[0], &to = o.selection.folders[1];
+    size_t written = write_records(from, to, problems);
+    if (o.quiet) return;
+    for (auto& p : problems) printf("%s\n", p.c_str());
+    printf("%zu runs recorded in %s\n", written, to.c_str());
 }
 
 int main(int argc, char** argv) {
     try {
         ReportOptions o = parse(argc, argv);
         if (o.help) printf("%s", USAGE);
+        else if (o.record) record(o);
         else report(o);
         return EXIT_DONE;
     } catch (const Error& e) {

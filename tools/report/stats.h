@@ -1,5 +1,5 @@
-// The arithmetic of the report: means, paired differences with their interval, smoothing, slopes, orders, the unigram baseline.
-// Pure functions of numbers: no files, no printing (those are in report_runs.h, report_text.h, report_plot.h).
+// The arithmetic of the report: means, spreads, slopes, orders, thinned curves, the unigram baseline. Tests and intervals: inference.h.
+// Pure functions of numbers: no files, no printing.
 // Not for training: everything here runs once, on a few thousand numbers.
 #pragma once
 #include <algorithm>
@@ -31,28 +31,6 @@ inline double median(std::vector<double> x) {
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-// t with P(|t_df| < t) = 0.95. Table for small df; beyond it the expansion of Abramowitz & Stegun 26.7.5 (error < 1e-4).
-inline double student_t_95(size_t df) {
-    static constexpr double table[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-                                       2.2010,  2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860};
-    if (df == 0) return NOT_MEASURED;
-    if (df <= std::size(table)) return table[df - 1];
-    double z = 1.959964, z3 = z * z * z, z5 = z3 * z * z, v = double(df);
-    return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v);
-}
-
-// a[i] and b[i] share a seed: same initial values where shapes agree, same batches. Their difference removes that common part.
-// The mean lies in mean +- half_width with 95% confidence (t interval, n - 1 degrees of freedom), if differences are normal.
-struct PairedDifference { size_t n = 0; double mean = NOT_MEASURED, sd = NOT_MEASURED, half_width = NOT_MEASURED; };
-
-inline PairedDifference paired_difference(const std::vector<double>& a, const std::vector<double>& b) {
-    std::vector<double> d(std::min(a.size(), b.size()));
-    for (size_t i = 0; i < d.size(); i++) d[i] = a[i] - b[i];
-    PairedDifference r{d.size(), mean(d), sample_sd(d), NOT_MEASURED};
-    if (r.n >= 2) r.half_width = student_t_95(r.n - 1) * r.sd / std::sqrt(double(r.n));
-    return r;
-}
-
 // Standard deviation within groups, pooled: sqrt(sum of squares / sum of (n - 1)).
 inline double pooled_sd(const std::vector<std::vector<double>>& groups) {
     double squares = 0, df = 0;
@@ -64,15 +42,32 @@ inline double pooled_sd(const std::vector<std::vector<double>>& groups) {
     return df > 0 ? std::sqrt(squares / df) : NOT_MEASURED;
 }
 
-// Moving average over i - half .. i + half. At the start, where a loss falls steeply, the window shrinks on both sides, so that
-// it is not biased; at the end, where the loss is flat and only noise is left, it loses its right side only.
-inline std::vector<double> smooth(const std::vector<double>& y, size_t half) {
-    std::vector<double> sums(y.size() + 1, 0.0), out(y.size());
-    for (size_t i = 0; i < y.size(); i++) sums[i + 1] = sums[i] + y[i];
-    for (size_t i = 0; i < y.size(); i++) {
-        size_t reach = std::min(half, i), last = std::min(i + reach, y.size() - 1), first = i - reach;
-        out[i] = (sums[last + 1] - sums[first]) / double(last + 1 - first);
+// A curve of at most about `points` points: means over bins that are evenly spaced on a logarithmic axis of x, so that the noise of
+// single steps goes and the steep start stays. Both the picture from a run's folder and the one from its small record start here.
+struct Curve { std::vector<double> tokens, loss; };
+inline Curve thinned(const Curve& c, size_t points) {
+    if (c.tokens.size() <= points) return c;
+    double first = 0;
+    for (double x : c.tokens)
+        if (x > 0 && (first == 0 || x < first)) first = x;
+    const double last = c.tokens.back(), ratio = first > 0 && last > first ? std::pow(last / first, 1 / double(points)) : 1;
+    Curve out;
+    double sum_x = 0, sum_y = 0, n = 0, end = first * ratio;
+    auto close_bin = [&] {
+        if (n > 0) {
+            out.tokens.push_back(sum_x / n);
+            out.loss.push_back(sum_y / n);
+        }
+        sum_x = sum_y = n = 0;
+    };
+    for (size_t i = 0; i < c.tokens.size(); i++) {
+        if (ratio > 1 && c.tokens[i] >= end) close_bin();
+        while (ratio > 1 && end <= c.tokens[i]) end *= ratio;
+        sum_x += c.tokens[i];
+        sum_y += c.loss[i];
+        n++;
     }
+    close_bin();
     return out;
 }
 
@@ -125,33 +120,4 @@ inline double unigram_loss(const std::vector<uint64_t>& train_counts, const std:
         sum -= double(val_counts[v]) * std::log((double(train_counts.at(v)) + 1) / denominator);
     }
     return n_val > 0 ? sum / n_val : NOT_MEASURED;
-}
-
-// Moves label positions apart until neighbours are at least `gap` apart and all lie in [low, high] (if there is room), keeping
-// their order: neighbours that are too near form a block around their common centre; blocks that touch merge.
-inline std::vector<double> spread_labels(const std::vector<double>& wanted, double gap, double low, double high) {
-    struct Block { double sum; size_t n; double start; };      // sum of (wanted - offset within the block)
-    std::vector<size_t> order = ascending_order(wanted);
-    std::vector<Block> blocks;
-    auto place = [&](Block& b) {
-        double length = gap * double(b.n - 1);
-        b.start = std::clamp(b.sum / double(b.n), low, std::max(low, high - length));
-    };
-    for (size_t i : order) {
-        blocks.push_back({wanted[i], 1, 0});
-        place(blocks.back());
-        while (blocks.size() > 1) {
-            Block &before = blocks[blocks.size() - 2], &last = blocks.back();
-            if (last.start - (before.start + gap * double(before.n - 1)) >= gap) break;
-            before.sum += last.sum - gap * double(before.n) * double(last.n);
-            before.n += last.n;
-            blocks.pop_back();
-            place(blocks.back());
-        }
-    }
-    std::vector<double> out(wanted.size());
-    size_t k = 0;
-    for (Block& b : blocks)
-        for (size_t i = 0; i < b.n; i++) out[order[k++]] = b.start + gap * double(i);
-    return out;
 }
