@@ -27,7 +27,7 @@ nothing() { env -i PATH=/nonexistent "$@" "$BASH_PATH" scripts/setup.sh "${MODE:
 apt="apt-get update && apt-get install -y"
 check "an empty machine is told the exact command, without the sudo that it lacks" 1 $'install with:\n  '"$apt g++ make libcli11-dev nlohmann-json3-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
 MODE=test check "tests need doctest and procps" 1 "libxxhash-dev doctest-dev procps" nothing
-MODE=compare check "compare wants gnuplot, curl and a text" 1 "gnuplot-nox curl" nothing
+MODE=compare check "compare wants rsvg-convert, curl and a text" 1 "librsvg2-bin curl" nothing
 MODE=data check "so does make data" 1 "openmpi-bin curl" nothing
 MODE=data check "(the text)" 1 "bible-kjv" nothing
 if [[ -x /usr/bin/setpriv ]]; then
@@ -156,12 +156,16 @@ check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --conte
 check "(and trains nothing)" 1 "" test -e "$T/trainer.log"
 check "two variants" 0 "[2/2] gqa, rope, seed 1" compare VARIANTS="qkv gqa" STEPS=20
 report=$T/runs/c/report.md
-check "the report's row" 0 "| gqa | rope | 1.049M | 786.4k | 4096 | 5.505M | 1500 | 2.1000 | 1.5000 | +0.1000 |" cat "$report"
-check "the baseline's row comes first, as the best" 0 "| **qkv** | **rope** | **1.049M** | **786.4k** | **4096** | **5.505M** | **1500** | **2.0000** | **1.5000** | **0** |" cat "$report"
+check "the report's row" 0 "| gqa | rope | 4096 | 786.4k | 2.1000 | 1.5000 | +0.1000 | one seed |" cat "$report"
+check "the baseline's row" 0 "| qkv | rope | 4096 | 786.4k | 2.0000 | 1.5000 | 0 | baseline |" cat "$report"
+check "sizes and speed" 0 "| gqa | rope | 1.049M | 786.4k | 4096 | 5.505M | 1500 | 20s |" cat "$report"
 check "the uniform model" 0 "ln 512 = 6.2383 nats" cat "$report"
-check "one seed is not a claim" 0 "train at least three seeds" cat "$report"
-check "csv" 0 "gqa-rope-1,gqa,rope,1,20,1,1048576,786432,4096,5505024,1500,20,2.1,1.5,0.1" cat "$T/runs/c/report.csv"
-if command -v gnuplot >/dev/null; then check "picture" 0 "PNG" head -c 4 "$T/runs/c/loss.png"; fi
+check "one seed is not a claim" 0 "a verdict needs 3: SEEDS=3" cat "$report"
+check "csv" 0 "gqa-rope-1,gqa,rope,,1,20,1,1048576,786432,4096,5505024,1500,20,2.1,1.5,0.1" cat "$T/runs/c/report.csv"
+check "json" 0 '"verdict": "one seed"' cat "$T/runs/c/report.json"
+check "the page" 0 "<title>Comparison c</title>" cat "$T/runs/c/report.html"
+check "pictures" 0 "loss against cache" cat "$T/runs/c/cache.svg"
+if command -v rsvg-convert >/dev/null; then check "(and as PNG)" 0 "PNG" head -c 4 "$T/runs/c/loss.png"; fi
 check "the finished runs are kept" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare VARIANTS="qkv gqa" STEPS=20
 check "other options under the same name are refused" 2 "FRESH=1" compare VARIANTS="qkv gqa" STEPS=10
 check "a second seed joins" 0 "+0.1000 [+0.1000, +0.1000]" compare VARIANTS="qkv gqa" STEPS=20 SEEDS=2
@@ -209,8 +213,14 @@ mkdir -p "$T/odd dir's/empty"
 cp -r "$T/runs/c/qkv-rope-1" "$T/odd dir's/"
 echo '{}' >"$T/odd dir's/empty/config.json"
 check "a run without metrics is named, odd folder names work" 0 "holds no measurement" "$BUILD/report" "$T/odd dir's"
-check "without gnuplot the tables are written, and it says how to get it" 0 "apt-get install -y gnuplot-nox" env PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
+check "without rsvg-convert there is the SVG, and it says how to get PNG" 0 "apt-get install -y librsvg2-bin" env PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
 check "(the table)" 0 "| gqa | rope |" cat "$T/no-plot/report.md"
+check "quiet" 0 "" test -z "$("$BUILD/report" "$T/runs/c" --quiet)"
+check "a wrong level" 2 "--alpha x: give a probability" "$BUILD/report" "$T/runs/c" --alpha x
+check "records want two folders" 2 "report --record RUNS DIR" "$BUILD/report" --record "$T/runs/c"
+check "records of a comparison" 0 "4 runs recorded in $T/kept" "$BUILD/report" --record "$T/runs/c" "$T/kept"
+"$BUILD/report" "$T/runs/c" --quiet --out "$T/from-runs" && "$BUILD/report" "$T/kept" --quiet --out "$T/from-records"
+check "from the records the same tables" 0 "" diff <(grep '^|' "$T/from-runs/report.md") <(grep '^|' "$T/from-records/report.md")
 
 printf 'test_scripts: %d checks, %d failed\n' "$checks" "$failures"
 ((failures == 0))

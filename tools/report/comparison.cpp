@@ -187,7 +187,8 @@ std::vector<Row> group_runs(std::vector<Run> runs, const Plan& plan, Problems& p
             std::string value = value_of(run.identity, k);
             key.push_back(k + "=" + value);
             fresh.identity[k] = value;
-            bool said = named && named->count(k), off = (is_size(k) || owns(run.attn, k)) && value == default_of(k);
+            const bool said = named && named->count(k);
+            const bool off = (is_size(k) || owns(run.attn, k)) && (value == "-1" || value == default_of(k));       // -1: as the variant says
             std::string shown = k;
             std::replace(shown.begin(), shown.end(), '_', '-');
             if (!value.empty() && !said && !off) fresh.settings += (fresh.settings.empty() ? "" : " ") + shown + "=" + value;
