@@ -78,7 +78,7 @@ TEST_CASE("report: a sweep joins each run to the baseline run with the same othe
     CHECK(difference(s, "qv lr=0.001").seeds.mean == doctest::Approx(5.9500 - 5.9361));
     CHECK(difference(s, "qv lr=0.004").seeds.n == 1);                  // not "3 paired seeds" of one seed
     CHECK(seeds_of(*find(s, "qv lr=0.004")) == 1);
-    CHECK(has(table_for_markdown(results_table(s, c)), "| qv | rope | lr=0.004 |"));
+    CHECK(has(table_for_markdown(results_table(s, c)), "| qv | lr=0.004 | 5.6112 | +0.0093 | one seed |"));
     CHECK(problems.empty());
 }
 
@@ -181,6 +181,18 @@ TEST_CASE("report: pairs are matched by seed and counted as they are; unfinished
     CHECK(has(read_differences(s, c), "Too few seeds for a verdict against qkv: qv +0.5000 [-2.6766, +3.6766]"));
 }
 
+TEST_CASE("report: while seeds are missing, rows are ranked by their paired differences") {
+    TempDir t;
+    make(t.path + "/a1", {.attn = "qkv", .seed = 1, .loss = 3.00});
+    make(t.path + "/b1", {.attn = "qv", .seed = 1, .loss = 3.01});
+    make(t.path + "/b2", {.attn = "qv", .seed = 2, .loss = 2.90});          // an easy seed: the mean over two is lower than qkv's one
+    Problems problems;
+    Comparison c = load(t, problems);
+    CHECK(c.sections[0].rows[0].attn == "qkv");
+    CHECK(c.sections[0].rows[1].base == 0);
+    CHECK(c.sections[0].differences[1].seeds.mean == doctest::Approx(0.01));
+}
+
 TEST_CASE("report: verdicts follow from the corrected interval") {
     TempDir t;
     const double noise[] = {0, 0.004, -0.004};
@@ -249,6 +261,7 @@ TEST_CASE("report: the cache column says of which type its bytes are") {
     write(t.path + "/b/config.json", config);
     Comparison c = load(t, problems);
     std::string table = table_for_markdown(results_table(c.sections[0], c));
+    CHECK(has(table, "| cache B/token |"));
     CHECK(has(table, "| 64 bf16 |"));
     CHECK(has(table, "| 64 fp32 |"));
 }
@@ -258,7 +271,7 @@ TEST_CASE("report: curves, as they are read") {
     make(t.path + "/a", {.attn = "qkv", .loss = 2.0});
     Problems problems;
     Comparison c = load(t, problems);
-    std::string text = read_curves({&c.sections[0].rows[0]});
+    std::string text = read_curves(c.sections[0], {&c.sections[0].rows[0]});
     CHECK(has(text, "qkv -0.676"));                                // 0.05 nats over log2(40/38) = 0.074 doublings
     CHECK(has(text, "not flattened"));
 }

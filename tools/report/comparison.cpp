@@ -19,6 +19,12 @@ const Run* run_of_seed(const Row& row, int64_t seed) {
 }
 const Row* base_of(const Section& s, const Row& row) { return row.base < 0 ? nullptr : &s.rows[size_t(row.base)]; }
 
+std::string short_name(const Section& s, const Row& row) {
+    int same = 0;
+    for (auto& r : s.rows) same += r.label == row.label && r.pos == row.pos;
+    return same > 1 ? row.name() : row.label;
+}
+
 std::vector<double> finished_losses(const Row& row) {
     std::vector<double> values;
     std::set<int64_t> seen;
@@ -276,6 +282,25 @@ static Difference difference_to(const Row& row, const Row& base) {
     return d;
 }
 
+// While seeds are missing (a comparison in progress) a mean over other seeds would rank by luck: where a row has pairs with its
+// baseline, its place is the baseline's loss plus the paired difference.
+void sort_rows(std::vector<Row>& rows) {
+    std::vector<double> place;
+    for (auto& row : rows) {
+        const Row* base = row.base < 0 || &rows[size_t(row.base)] == &row ? nullptr : &rows[size_t(row.base)];
+        double paired = base ? row_loss(*base) + difference_to(row, *base).seeds.mean : NOT_MEASURED;
+        place.push_back(std::isnan(paired) ? row_loss(row) : paired);
+    }
+    std::vector<size_t> order = ascending_order(place), now(rows.size());
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rows[a].pos < rows[b].pos; });
+    std::vector<Row> sorted;
+    for (size_t i = 0; i < order.size(); i++) now[order[i]] = i;
+    for (size_t i : order) sorted.push_back(std::move(rows[i]));
+    for (auto& row : sorted)
+        if (row.base >= 0) row.base = int(now[size_t(row.base)]);
+    rows = std::move(sorted);
+}
+
 void analyse(Section& s, double alpha) {
     s.differences.assign(s.rows.size(), {});
     std::vector<double> p(s.rows.size(), NOT_MEASURED);
@@ -378,6 +403,7 @@ Comparison load_comparison(const Selection& selection, Problems& problems) {
             s.data = data;
             s.rows = group_runs(std::move(runs), c.plan, problems);
             find_baselines(s.rows, c.baseline, c.plan, problems);
+            sort_rows(s.rows);
             analyse(s, c.alpha);
             c.sections.push_back(std::move(s));
         }

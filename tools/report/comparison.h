@@ -40,7 +40,7 @@ struct Difference {                              // of a row to its baseline row
 
 struct Section {
     std::string matching, data;                  // data: text of the fingerprints
-    std::vector<Row> rows;                       // by position, then by loss
+    std::vector<Row> rows;                       // by position, then by loss, paired where there are pairs (sort_rows)
     std::vector<Difference> differences;         // one per row
     size_t tests = 0;                            // differences that have an interval over seeds: what Holm's correction counts
     double paired_sd = NOT_MEASURED, seed_sd = NOT_MEASURED;      // pooled over the rows: of paired differences; within rows
@@ -65,11 +65,13 @@ Comparison load_comparison(const Selection& s, Problems& problems);
 // The steps of load_comparison, for tests.
 std::vector<Row> group_runs(std::vector<Run> runs, const Plan& plan, Problems& problems);
 void find_baselines(std::vector<Row>& rows, const std::string& baseline, const Plan& plan, Problems& problems);
+void sort_rows(std::vector<Row>& rows);
 void analyse(Section& section, double alpha);
 Plan read_plan(const nlohmann::json& j);
 
 const Run* run_of_seed(const Row& row, int64_t seed);          // finished, or null
 const Row* base_of(const Section& s, const Row& row);
+std::string short_name(const Section& s, const Row& row);      // the label where that is enough, else with the settings
 std::vector<double> finished_losses(const Row& row);           // one per seed
 double row_loss(const Row& row);                               // mean over finished runs, else over all
 double row_mean(const Row& row, double Run::*field);

@@ -26,10 +26,13 @@ static std::string to_beat(const Section& s, double unigram) {
            "; frequencies of single tokens (unigram, add-one) " + line(unigram) + ".";
 }
 
-static std::string section_title(const Comparison& c, const Section& s) {
+std::string section_title(const Comparison& c, const Section& s) {
     std::string title = matching_words(s.matching);
     title[0] = char(toupper(title[0]));
-    if (c.different_data.size() > 1) title += ", data " + text_at(s.rows[0].runs[0].options, "data");
+    bool one_position = true;
+    for (auto& row : s.rows) one_position = one_position && row.pos == s.rows[0].pos;
+    if (one_position) title += "; positions: " + s.rows[0].pos;
+    if (c.different_data.size() > 1) title += "; data " + text_at(s.rows[0].runs[0].options, "data");
     return title;
 }
 
@@ -87,7 +90,7 @@ std::string for_terminal(const Document& d, bool colour) {
     if (std::string refusal = read_data(c); !refusal.empty()) out += wrap(refusal, WIDTH) + "\n";
     for (size_t i = 0; i < c.sections.size(); i++) {
         const Section& s = c.sections[i];
-        if (c.sections.size() > 1) out += section_title(c, s) + "\n\n";
+        out += section_title(c, s) + "\n\n";
         out += table_for_terminal(results_table(s, c), colour) + "\n";
         if (has_differences(s)) out += table_for_terminal(differences_table(s, c), colour) + "\n";
         out += wrap(to_beat(s, d.unigram[i]), WIDTH);

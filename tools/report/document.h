@@ -21,5 +21,6 @@ std::string for_html(const Document& d, double now);             // now: seconds
 std::string for_csv(const Comparison& c);                        // one line per run
 std::string for_json(const Comparison& c);                       // one object per row, with every interval
 
+std::string section_title(const Comparison& c, const Section& s);
 std::string command_of(const Run& run);              // build/train-VARIANT with every option that is not the default
 std::string progress_words(const Comparison& c, double now);     // "5 of 18 runs, about 12m left"; "" when nothing is planned or all is done

@@ -17,7 +17,7 @@ p,li{max-width:80ch}.note{color:var(--quiet);font-size:.9em}
 table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:.35em .7em;text-align:right;border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--quiet)}
 th.l,td.l{text-align:left}td:first-child,th:first-child{position:sticky;left:0;background:var(--paper);font-weight:600}
-tr.better td:last-child,.better{color:var(--good)}tr.worse td:last-child,.worse{color:var(--bad)}tr.base td{background:var(--soft)}
+td.good{color:var(--good);font-weight:600}td.bad{color:var(--bad);font-weight:600}tr.base td{background:var(--soft)}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:18px;align-items:start;margin:.8em 0}
 .wide{grid-column:1/-1}figure{margin:0}svg{width:100%;height:auto;display:block;font-family:inherit}
 pre{background:var(--soft);padding:.8em;overflow-x:auto;font-size:.85em;border-radius:6px;margin:.4em 0}pre.sample{white-space:pre-wrap;overflow-wrap:anywhere}
@@ -100,10 +100,7 @@ std::string for_html(const Document& d, double now) {
     if (!d.gallery.positions.empty()) h += "<h2>By position in the context</h2>\n<div class=\"pictures\">\n" + figures(d.gallery.positions) + "</div>\n";
     for (size_t i = 0; i < c.sections.size(); i++) {
         const Section& s = c.sections[i];
-        std::string title = matching_words(s.matching);
-        title[0] = char(toupper(title[0]));
-        if (c.different_data.size() > 1) title += ", data " + text_at(s.rows[0].runs[0].options, "data");
-        h += "<h2>" + escape_markup(title) + "</h2>\n";
+        h += "<h2>" + escape_markup(section_title(c, s)) + "</h2>\n";
         if (i > 0) h += table_for_html(results_table(s, c));
         h += "<h3>Differences to " + escape_markup(c.baseline) + "</h3>\n" + table_for_html(differences_table(s, c));
         h += "<h3>What this says, and what it does not</h3>\n" + paragraphs(honest_reading(s, c, d.unigram[i]));

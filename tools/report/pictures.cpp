@@ -19,18 +19,12 @@ static int shape_of(const std::string& matching) {
     return 0;
 }
 
-// ---- names and colours: a row is called by its label where that is enough
-
-static std::string display(const Section& s, const Row& row) {
-    int same = 0;
-    for (auto& r : s.rows) same += r.label == row.label && r.pos == row.pos;
-    return same > 1 ? row.name() : row.label;
-}
+// ---- colours
 
 static std::map<std::string, int> colours_of(const Comparison& c) {
     std::map<std::string, int> colours;
     for (auto& s : c.sections)
-        for (auto& row : s.rows) colours[display(s, row)] = row.label == c.baseline || row.attn == c.baseline ? 0 : 1;
+        for (auto& row : s.rows) colours[short_name(s, row)] = row.label == c.baseline || row.attn == c.baseline ? 0 : 1;
     int next = 0;
     for (auto& [name, colour] : colours)
         if (colour) colour = 1 + next++ % (COLOURS - 1);
@@ -120,7 +114,9 @@ static void draw_curves(const Section& s, const std::string& pos, const std::str
         if (row.pos != pos) continue;
         std::vector<Curve> t, v, d;
         const Row* base = base_of(s, row);
+        const bool ended = !finished_losses(row).empty();            // a run in progress would cut the others' mean short
         for (auto& run : row.runs) {
+            if (ended && !run.finished()) continue;
             if (!run.train.loss.empty()) t.push_back(run.train);
             if (!run.val.loss.empty()) v.push_back(run.val);
             if (!run.val.tokens.empty()) end = std::max(end, run.val.tokens.back());
@@ -131,7 +127,7 @@ static void draw_curves(const Section& s, const std::string& pos, const std::str
                     break;
                 }
         }
-        std::string name = display(s, row);
+        std::string name = short_name(s, row);
         int colour = colours.at(name);
         train.push_back({name, colour, over_seeds(t)});
         val.push_back({name, colour, over_seeds(v)});
@@ -186,22 +182,34 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
     Axis x{{x_range.low / 1.3, x_range.high * 1.45}, true, 52, p.width - 10}, y{padded(y_range, 0.08, 0.02), false, p.height - foot, 30};
     p.axes(x, y, "cache, bytes per token, all layers" + (precision.empty() ? "" : " (" + precision + ")") + "; left is smaller, low is better", true);
     if (!std::isnan(base_loss)) p.line({x.from, y.at(base_loss)}, {x.to, y.at(base_loss)}, "s0", 1, true);
-    for (auto& m : marks)                                  // one variant's marks under the several ways of being equal
-        for (auto& n : marks)
-            if (m.name == n.name && n.shape == m.shape + 1) p.line({x.at(m.cache), y.at(m.loss)}, {x.at(n.cache), y.at(n.loss)}, stroke(m.colour), 0.7);
+    std::vector<double> shift(marks.size(), 0.0);          // marks of the same cache stand side by side
+    for (size_t i = 0; i < marks.size(); i++) {
+        int before = 0, all = 0;
+        for (size_t j = 0; j < marks.size(); j++)
+            if (std::abs(x.at(marks[i].cache) - x.at(marks[j].cache)) < 3) {
+                all++;
+                before += j < i;
+            }
+        shift[i] = std::min(9.0, 70.0 / all) * (before - 0.5 * (all - 1));
+    }
+    auto at_of = [&](size_t i) { return Point{x.at(marks[i].cache) + shift[i], y.at(marks[i].loss)}; };
+    for (size_t i = 0; i < marks.size(); i++)              // one variant's marks under the several ways of being equal
+        for (size_t j = 0; j < marks.size(); j++)
+            if (marks[i].name == marks[j].name && marks[j].shape == marks[i].shape + 1) p.line(at_of(i), at_of(j), stroke(marks[i].colour), 0.7);
     std::vector<Box> taken;
-    for (auto& m : marks) {
-        Point at{x.at(m.cache), y.at(m.loss)};
+    for (size_t i = 0; i < marks.size(); i++) {
+        const Mark& m = marks[i];
+        const Point at = at_of(i);
         taken.push_back({at.x - 6, at.y - 6, at.x + 6, at.y + 6});
         if (std::isnan(m.half)) continue;
         double top = y.at(m.loss + m.half), bottom = y.at(m.loss - m.half);
         p.line({at.x, top}, {at.x, bottom}, stroke(m.colour), 1.3);
-        for (double end : {top, bottom}) p.line({at.x - 4, end}, {at.x + 4, end}, stroke(m.colour), 1.3);
+        for (double end : {top, bottom}) p.line({at.x - 3, end}, {at.x + 3, end}, stroke(m.colour), 1.3);
         taken.push_back({at.x - 2, top, at.x + 2, bottom});
     }
-    for (auto& m : marks) p.marker({x.at(m.cache), y.at(m.loss)}, m.shape, fill(m.colour), 5, m.tip);
-    for (auto& m : marks)
-        if (m.shape == *shapes.begin()) place_label(p, taken, {x.at(m.cache), y.at(m.loss)}, m.name, fill(m.colour), {x.from, y.to, x.to, y.from});
+    for (size_t i = 0; i < marks.size(); i++) p.marker(at_of(i), marks[i].shape, fill(marks[i].colour), 5, marks[i].tip);
+    for (size_t i = 0; i < marks.size(); i++)
+        if (marks[i].shape == *shapes.begin()) place_label(p, taken, at_of(i), marks[i].name, fill(marks[i].colour), {x.from, y.to, x.to, y.from});
     if (shapes.size() > 1) {
         double left = x.from;
         for (int shape : shapes) {
@@ -229,7 +237,7 @@ static void draw_cache(const Comparison& c, const std::string& data, const std::
             if (is_base && std::isnan(base_loss)) base_loss = loss;
             else if (is_base && s.matching != "layout" && loss == base_loss) continue;       // the layout's own, shown once
             const Difference& d = s.differences[i];
-            std::string name = display(s, row), tip = name + " (same " + s.matching + "): loss " + show(loss, "%.4f") + format(", cache %.0f bytes", cache);
+            std::string name = short_name(s, row), tip = name + " (same " + s.matching + "): loss " + show(loss, "%.4f") + format(", cache %.0f bytes", cache);
             if (!is_base) tip += ", " + show_signed(d.seeds.mean) + " " + show_interval(d.seeds.mean, d.corrected_half) + ", " + verdict_words(d);
             marks.push_back({name, colours.at(name), shape_of(s.matching), cache, loss, d.corrected_half, tip});
         }
@@ -245,7 +253,7 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
     include(range, 0);
     size_t longest = 8;
     bool many = std::any_of(s.rows.begin(), s.rows.end(), [&](const Row& r) { return r.pos != s.rows[0].pos; });
-    auto name_of = [&](const Row& row) { return display(s, row) + (many ? ", " + row.pos : ""); };
+    auto name_of = [&](const Row& row) { return short_name(s, row) + (many ? ", " + row.pos : ""); };
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Difference& d = s.differences[i];
         if (d.seeds.n == 0) continue;
@@ -277,7 +285,7 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
         const Row& row = s.rows[order[k]];
         const Difference& d = s.differences[order[k]];
         const double y = 36 + row_height * (double(k) + 0.5);
-        int colour = colours.at(display(s, row));
+        int colour = colours.at(short_name(s, row));
         auto bar = [&](double middle, double half, double at, double width) {
             if (!std::isnan(half)) p.line({x.at(middle - half), at}, {x.at(middle + half), at}, stroke(colour), width);
         };
@@ -295,8 +303,9 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
         p.text({left - 10, y + 4}, name_of(row), fill(colour), "end");
         p.text({left + 310, y + 4}, show_signed(d.seeds.mean) + "  " + verdict_words(d), "ink", "start", 12);
     }
-    p.text({4, bottom + 36}, format("thick: %g%% over seeds; thin: corrected for %zu comparisons", 100 * (1 - c.alpha), s.tests), "quiet", "start", 11);
-    p.text({4, bottom + 52}, "bracket below: 95% over validation text; no bar: too few seeds", "quiet", "start", 11);
+    p.text({4, bottom + 36}, s.tests ? format("thick: %g%% over seeds; thin: corrected for %zu comparison%s", 100 * (1 - c.alpha), s.tests, s.tests == 1 ? "" : "s")
+                                   : std::string("no bars over seeds yet: one seed"), "quiet", "start", 11);
+    p.text({4, bottom + 52}, "bracket below: 95% over validation text", "quiet", "start", 11);
     g.differences.push_back(p);
 }
 
@@ -380,7 +389,7 @@ static void draw_positions(const Section& s, const std::string& pos, const std::
             for (size_t t = 0; t < c.loss.size(); t++) c.loss[t] -= other->positions[t];
             paired.push_back(thinned(c, 24));
         }
-        std::string name = display(s, row);
+        std::string name = short_name(s, row);
         if (!own.empty()) losses.push_back({name, colours.at(name), over_seeds(own)});
         if (!paired.empty()) differences.push_back({name, colours.at(name), over_seeds(paired)});
     }

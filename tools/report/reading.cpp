@@ -24,8 +24,8 @@ std::string read_data(const Comparison& c) {
 
 // ---- differences
 
-static std::string with_interval(const Row& row, const Difference& d) {
-    return row.name() + " " + show_signed(d.seeds.mean) + (std::isnan(d.corrected_half) ? "" : " " + show_interval(d.seeds.mean, d.corrected_half));
+static std::string with_interval(const std::string& name, const Difference& d) {
+    return name + " " + show_signed(d.seeds.mean) + (std::isnan(d.corrected_half) ? "" : " " + show_interval(d.seeds.mean, d.corrected_half));
 }
 
 std::string read_differences(const Section& s, const Comparison& c) {
@@ -34,11 +34,11 @@ std::string read_differences(const Section& s, const Comparison& c) {
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Difference& d = s.differences[i];
         if (s.rows[i].base == int(i)) continue;
-        if (s.rows[i].base >= 0 && d.seeds.n == 0) unpaired.push_back(s.rows[i].name());
+        if (s.rows[i].base >= 0 && d.seeds.n == 0) unpaired.push_back(short_name(s, s.rows[i]));
         std::vector<std::string>* list = d.verdict == Verdict::better ? &better : d.verdict == Verdict::worse ? &worse : d.verdict == Verdict::not_told_apart ? &same
                                        : d.verdict == Verdict::too_few_seeds ? &few : nullptr;
         if (!list) continue;
-        list->push_back(with_interval(s.rows[i], d));
+        list->push_back(with_interval(short_name(s, s.rows[i]), d));
         if (list == &few) continue;
         pairs_low = std::min(pairs_low, d.seeds.n);
         pairs_high = std::max(pairs_high, d.seeds.n);
@@ -89,7 +89,7 @@ std::string read_text_interval(const Section& s, const Comparison& c) {
         if (std::isnan(d.text.half_width)) continue;
         any = &d;
         context = number_at(s.rows[i].runs[0].options, "context");
-        if (std::abs(d.text.mean) <= d.text.half_width) holds.push_back(s.rows[i].name());
+        if (std::abs(d.text.mean) <= d.text.half_width) holds.push_back(short_name(s, s.rows[i]));
         else told++;
     }
     if (!any) return "";
@@ -123,7 +123,7 @@ template <class Get> static double mean_over_runs(const Row& row, Get get) {
     return mean(values);
 }
 
-std::string read_curves(const std::vector<const Row*>& rows) {
+std::string read_curves(const Section& s, const std::vector<const Row*>& rows) {
     std::vector<std::string> slopes, overfit;
     std::vector<double> early, final;
     std::vector<const Row*> ordered;
@@ -131,36 +131,36 @@ std::string read_curves(const std::vector<const Row*>& rows) {
     for (const Row* row : rows) {
         double slope = mean_over_runs(*row, [](const Run& r) { return slope_per_doubling(r.val.tokens, r.val.loss, LAST).per_doubling; });
         if (!std::isnan(slope)) {
-            slopes.push_back(row->name() + " " + show_signed(slope, 3));
+            slopes.push_back(short_name(s, *row) + " " + show_signed(slope, 3));
             falling |= slope < -FLAT_SLOPE;
         }
         double rise = mean_over_runs(*row, [](const Run& r) {
             return r.val.loss.empty() ? NOT_MEASURED : r.val_loss() - *std::min_element(r.val.loss.begin(), r.val.loss.end()); });
-        if (rise > OVERFIT_RISE) overfit.push_back(row->name() + format(" by %.3f", rise));
+        if (rise > OVERFIT_RISE) overfit.push_back(short_name(s, *row) + format(" by %.3f", rise));
         if (double v = early_val_loss(*row, EARLY); !std::isnan(v)) {
             early.push_back(v);
             final.push_back(row_loss(*row));
             ordered.push_back(row);
         }
     }
-    std::string s = "Too few validations in the last tenth of the training to say whether the curves have flattened.";
+    std::string text = "Too few validations in the last tenth of the training to say whether the curves have flattened.";
     if (!slopes.empty()) {
-        s = format("Slope of the validation loss over the last %.0f%% of the tokens, in nats per doubling of the training: ", 100 * LAST) + join(slopes, ", ") + ". ";
-        s += falling ? "The curves have not flattened: this order is one of models still learning, and longer training can change it."
+        text = format("Slope of the validation loss over the last %.0f%% of the tokens, in nats per doubling of the training: ", 100 * LAST) + join(slopes, ", ") + ". ";
+        text += falling ? "The curves have not flattened: this order is one of models still learning, and longer training can change it."
                      : format("Within %.2f: the curves have flattened under this learning-rate schedule (a decayed rate flattens any curve).", FLAT_SLOPE);
     }
-    if (!overfit.empty()) s += " Overfitting: the final validation loss is above its own minimum for " + join(overfit, ", ") + ".";
+    if (!overfit.empty()) text += " Overfitting: the final validation loss is above its own minimum for " + join(overfit, ", ") + ".";
     if (ordered.size() >= 2) {
         auto names = [&](const std::vector<double>& values) {
             std::vector<std::string> list;
-            for (size_t i : ascending_order(values)) list.push_back(ordered[i]->name());
+            for (size_t i : ascending_order(values)) list.push_back(short_name(s, *ordered[i]));
             return join(list, " < ");
         };
         size_t pairs = ordered.size() * (ordered.size() - 1) / 2, swapped = swapped_pairs(early, final);
-        s += format(" Order of the means at %.0f%% of the tokens: %s. At the end: %s. ", 100 * EARLY, names(early).c_str(), names(final).c_str());
-        s += swapped ? format("%zu of %zu pairs changed places.", swapped, pairs) : std::string("No pair changed places.");
+        text += format(" Order of the means at %.0f%% of the tokens: %s. At the end: %s. ", 100 * EARLY, names(early).c_str(), names(final).c_str());
+        text += swapped ? format("%zu of %zu pairs changed places.", swapped, pairs) : std::string("No pair changed places.");
     }
-    return s;
+    return text;
 }
 
 // ---- all of it
@@ -211,9 +211,9 @@ std::vector<std::string> honest_reading(const Section& s, const Comparison& c, d
             }
         std::string head = positions.size() > 1 ? pos + ": " : "";
         if (!base) add(head + "No " + c.baseline + " run, so there is nothing to take differences to.");
-        add(head + read_curves(group));
+        add(head + read_curves(s, group));
         for (const Row* row : group) {
-            if (row_loss(*row) >= unigram) beaten.push_back(row->name() + " (" + pos + ")");
+            if (row_loss(*row) >= unigram) beaten.push_back(short_name(s, *row) + " (" + pos + ")");
             // MLA always has its own rotary part, whatever --pos says of the rest.
             if (row->attn == "mla" && group.size() > 1 && (pos == "learned" || pos == "sinusoidal" || pos == "none"))
                 add(head + "mla keeps its own rotary positions here while the others have none: this difference is one of positions as much as of attention. "
@@ -247,6 +247,7 @@ std::vector<std::pair<std::string, std::string>> setup_facts(const Section& s) {
         {"training", option("steps") + " steps of " + option("batch_tokens") + " tokens = " + tokens},
         {"learning rate", option("lr") + "; schedule " + option("schedule") + "; warm-up " + option("warmup") + " steps, down to " + option("final_fraction") +
                               " of it; weight decay " + option("weight_decay") + "; gradient clip " + option("grad_clip")},
+        {"positions", all([](const Run& r) { return r.pos; })},
         {"seeds", all([](const Run& r) { return r.seed < 0 ? "" : std::to_string(r.seed); })},
         {"machine", all([](const Run& r) { return r.cpu.empty() ? "" : r.cpu + (r.threads.empty() ? "" : ", " + r.threads + " threads"); })},
         {"build", all([](const Run& r) {

@@ -16,7 +16,7 @@ std::string read_data(const Comparison& c);                      // "" or the re
 std::string read_differences(const Section& s, const Comparison& c);
 std::string read_seeds(const Section& s, const Comparison& c);   // spread, how many seeds would tell DELTA
 std::string read_text_interval(const Section& s, const Comparison& c);
-std::string read_curves(const std::vector<const Row*>& rows);
+std::string read_curves(const Section& s, const std::vector<const Row*>& rows);
 // All paragraphs under a section's tables. `unigram` may be NaN.
 std::vector<std::string> honest_reading(const Section& s, const Comparison& c, double unigram);
 // What was trained, on what; several values of a thing are listed.

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fcntl.h>
 #include <filesystem>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,14 +101,24 @@ static double unigram_of(const Section& s, const std::string& out, Problems& pro
     }
 }
 
+// Two at once (a comparison refreshes its page after every run) would write the same files: they take turns by a lock on the folder.
+// A quiet one that finds another at work leaves it to that one.
+static bool take_turn(const ReportOptions& o) {
+    if (o.out == o.selection.folders[0] && !fs::is_directory(o.out)) return true;       // load_comparison says what is wrong with it
+    fs::create_directories(o.out);
+    int fd = open(o.out.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);        // kept open to the end of the program
+    ensure(fd >= 0, "%s: %s", o.out.c_str(), strerror(errno));
+    return flock(fd, o.quiet ? LOCK_EX | LOCK_NB : LOCK_EX) == 0 || errno != EWOULDBLOCK;
+}
+
 static void report(const ReportOptions& o) {
+    if (!take_turn(o)) return;
     Document d;
     d.comparison = load_comparison(o.selection, d.problems);
     Comparison& c = d.comparison;
     for (auto& line : mixed_origins(c)) d.problems.push_back(line);
     fs::path where = fs::absolute(o.out).lexically_normal();
     c.name = (where.filename().empty() ? where.parent_path() : where).filename().string();
-    fs::create_directories(o.out);
     for (auto& s : c.sections) d.unigram.push_back(unigram_of(s, o.out, d.problems));
     d.gallery = draw(c);
     d.again = "build/report";

@@ -29,23 +29,30 @@ std::string precision_of(const Section& s) {
     return common;
 }
 
-// The same first columns everywhere; positions and settings only where they say something.
+// The same first columns everywhere; positions and settings only where rows differ in them.
 static bool any_settings(const Section& s) {
     return std::any_of(s.rows.begin(), s.rows.end(), [](const Row& r) { return !r.settings.empty(); });
 }
+static bool any_positions(const Section& s) {
+    return std::any_of(s.rows.begin(), s.rows.end(), [&](const Row& r) { return r.pos != s.rows[0].pos; });
+}
 static Table start(const Section& s) {
     Table t;
-    t.header = {"variant", "pos"};
+    t.header = {"variant"};
+    if (any_positions(s)) t.header.push_back("pos");
     if (any_settings(s)) t.header.push_back("settings");
     t.left = t.header.size();
-    for (size_t i = 1; i < s.rows.size(); i++)
-        if (s.rows[i].pos != s.rows[i - 1].pos) t.breaks.push_back(i);
     return t;
 }
-static std::vector<std::string> first_cells(const Section& s, const Row& row) {
-    std::vector<std::string> cells = {row.label, row.pos};
-    if (any_settings(s)) cells.push_back(row.settings);
-    return cells;
+static void add_row(Table& t, const Section& s, size_t i, std::vector<std::string> cells) {
+    const Row& row = s.rows[i];
+    if (any_settings(s)) cells.insert(cells.begin(), row.settings);
+    if (any_positions(s)) cells.insert(cells.begin(), row.pos);
+    cells.insert(cells.begin(), row.label);
+    if (!t.rows.empty() && s.rows[t.last].pos != row.pos) t.breaks.push_back(t.rows.size());
+    t.last = i;
+    t.rows.push_back(std::move(cells));
+    t.tones.push_back(tone_of(s.differences[i]));
 }
 
 // "3 of 4": pairs of runs, and how many runs there are when some have no partner.
@@ -66,10 +73,10 @@ static std::string cache_header(const Section& s) {
 Table results_table(const Section& s, const Comparison& c) {
     Table t = start(s);
     const bool seeds = several_seeds(s);
-    t.header.insert(t.header.end(), {cache_header(s), "non-embedding"});
-    if (seeds) t.header.insert(t.header.end(), {"seeds", "val loss, mean ± sd"});
-    else t.header.push_back("val loss");
-    t.header.insert(t.header.end(), {"bits/byte", "vs " + c.baseline, "verdict"});
+    t.header.push_back(seeds ? "val loss, mean ± sd" : "val loss");
+    t.header.insert(t.header.end(), {"vs " + c.baseline, "verdict"});
+    if (seeds) t.header.push_back("seeds");
+    t.header.insert(t.header.end(), {cache_header(s), "non-embedding", "bits/byte"});
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Row& row = s.rows[i];
         const Difference& d = s.differences[i];
@@ -77,49 +84,38 @@ Table results_table(const Section& s, const Comparison& c) {
         std::string loss = show(row_loss(row), "%.4f");
         if (losses.size() >= 2) loss += format(" ± %.4f", sample_sd(losses));
         if (losses.size() < row.runs.size() && !std::isnan(row_loss(row))) loss += "*";
-        std::vector<std::string> cells = first_cells(s, row);
-        cells.insert(cells.end(), {cache_of(s, row), show_count(row_mean(row, &Run::parameters_non_embedding))});
+        std::vector<std::string> cells = {loss, d.verdict == Verdict::baseline ? "0" : show_signed(d.seeds.mean), verdict_words(d)};
         if (seeds) cells.push_back(std::to_string(seeds_of(row)));
-        bool is_base = d.verdict == Verdict::baseline;
-        cells.insert(cells.end(), {loss, show(row_mean(row, &Run::bits_per_byte), "%.4f"), is_base ? "0" : show_signed(d.seeds.mean), verdict_words(d)});
-        t.rows.push_back(cells);
-        t.tones.push_back(tone_of(d));
+        cells.insert(cells.end(), {cache_of(s, row), show_count(row_mean(row, &Run::parameters_non_embedding)), show(row_mean(row, &Run::bits_per_byte), "%.4f")});
+        add_row(t, s, i, cells);
     }
     return t;
 }
 
 Table differences_table(const Section& s, const Comparison& c) {
     Table t = start(s);
-    const int percent = int(std::lround(100 * (1 - c.alpha) * 10));
-    std::string level = percent % 10 ? format("%.1f%%", percent / 10.0) : format("%d%%", percent / 10);
-    t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", level + " over seeds", format("corrected for %zu", s.tests), "p, corrected", "95% over text", "seeds to tell 0.01"});
+    t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", format("%g%% over seeds", 100 * (1 - c.alpha)), format("corrected for %zu", s.tests), "p, corrected",
+                                     "95% over text", "seeds to tell 0.01"});
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Difference& d = s.differences[i];
         if (d.seeds.n == 0) continue;
-        std::vector<std::string> cells = first_cells(s, s.rows[i]);
         std::string needed = d.seeds.n < 2 ? "-" : d.seeds_needed ? std::to_string(d.seeds_needed) : "> 10000";
-        cells.insert(cells.end(), {show_signed(d.seeds.mean), show_pairs(s.rows[i], d), show_interval(d.seeds.mean, d.half), show_interval(d.seeds.mean, d.corrected_half),
-                                   show_p(d.corrected_p), show_interval(d.text.mean, d.text.half_width), needed});
-        t.rows.push_back(cells);
-        t.tones.push_back(tone_of(d));
+        add_row(t, s, i, {show_signed(d.seeds.mean), show_pairs(s.rows[i], d), show_interval(d.seeds.mean, d.half), show_interval(d.seeds.mean, d.corrected_half),
+                          show_p(d.corrected_p), show_interval(d.text.mean, d.text.half_width), needed});
     }
-    t.breaks.clear();
-    for (size_t i = 1; i < t.rows.size(); i++)
-        if (t.rows[i][1] != t.rows[i - 1][1]) t.breaks.push_back(i);
     return t;
 }
 
 Table sizes_table(const Section& s) {
     Table t = start(s);
     t.header.insert(t.header.end(), {"params", "non-embedding", cache_header(s), "FLOPs/token", "tokens/s", "training"});
-    for (auto& row : s.rows) {
-        std::vector<std::string> cells = first_cells(s, row);
+    for (size_t i = 0; i < s.rows.size(); i++) {
+        const Row& row = s.rows[i];
         double seconds = row_mean(row, &Run::seconds);
-        cells.insert(cells.end(), {show_count(row_mean(row, &Run::parameters)), show_count(row_mean(row, &Run::parameters_non_embedding)), cache_of(s, row),
-                                   show_count(row_mean(row, &Run::flops_per_token)), show_count(row_mean(row, &Run::tokens_per_second)),
-                                   std::isnan(seconds) ? "-" : show_duration(seconds)});
-        t.rows.push_back(cells);
-        t.tones.push_back(Tone::plain);
+        add_row(t, s, i, {show_count(row_mean(row, &Run::parameters)), show_count(row_mean(row, &Run::parameters_non_embedding)), cache_of(s, row),
+                          show_count(row_mean(row, &Run::flops_per_token)), show_count(row_mean(row, &Run::tokens_per_second)),
+                          std::isnan(seconds) ? "-" : show_duration(seconds)});
+        t.tones.back() = Tone::plain;
     }
     return t;
 }
@@ -173,15 +169,18 @@ std::string table_for_markdown(const Table& t) {
 
 std::string table_for_html(const Table& t) {
     std::string out = "<div class=\"scroll\"><table>\n<tr>";
-    auto cell = [&](const char* tag, size_t c, const std::string& s) {
-        return std::string("<") + tag + (c < t.left ? " class=\"l\">" : ">") + escape_markup(s) + "</" + tag + ">";
+    auto cell = [&](const char* tag, size_t c, const std::string& s, const std::string& tone) {
+        std::string classes = c < t.left ? "l" : tone;
+        return std::string("<") + tag + (classes.empty() ? "" : " class=\"" + classes + "\"") + ">" + escape_markup(s) + "</" + tag + ">";
     };
-    for (size_t c = 0; c < t.header.size(); c++) out += cell("th", c, t.header[c]);
+    for (size_t c = 0; c < t.header.size(); c++) out += cell("th", c, t.header[c], "");
     out += "</tr>\n";
     for (size_t r = 0; r < t.rows.size(); r++) {
-        const char* tone[] = {"", " class=\"better\"", " class=\"worse\"", " class=\"base\""};
-        out += std::string("<tr") + tone[int(t.tones[r])] + ">";
-        for (size_t c = 0; c < t.rows[r].size(); c++) out += cell("td", c, t.rows[r][c]);
+        out += t.tones[r] == Tone::quiet ? "<tr class=\"base\">" : "<tr>";
+        for (size_t c = 0; c < t.rows[r].size(); c++) {
+            bool verdict = t.header[c] == "verdict";
+            out += cell("td", c, t.rows[r][c], !verdict ? "" : t.tones[r] == Tone::better ? "good" : t.tones[r] == Tone::worse ? "bad" : "");
+        }
         out += "</tr>\n";
     }
     return out + "</table></div>\n";

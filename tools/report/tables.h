@@ -13,6 +13,7 @@ struct Table {
     std::vector<Tone> tones;                              // one per row
     size_t left = 1;                                      // so many columns are text, aligned left
     std::vector<size_t> breaks;                           // an empty line before these rows, on the terminal
+    size_t last = 0;                                      // the section's row that was added last
 };
 
 Table results_table(const Section& s, const Comparison& c);      // what was trained, how it ended, the verdict
