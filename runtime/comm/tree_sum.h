@@ -21,7 +21,11 @@ template <class T> void tree_sum(T* out, const T* const* parts, int n, size_t co
         int additions_left = n - 1;
         auto add = [&](T* spare, const T* left, const T* right) {
             T* to = --additions_left == 0 ? out + begin : spare;      // the last one is the result
-#pragma GCC ivdep                                                     // `to` may be left, right or apart, never shifted against them
+#ifdef __clang__                                        // `to` may be left, right or apart, never shifted against them
+#pragma clang loop vectorize(assume_safety)
+#else
+#pragma GCC ivdep
+#endif
             for (size_t i = 0; i < length; i++) to[i] = left[i] + right[i];
             return to;
         };
