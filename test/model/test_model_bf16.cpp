@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 
+#include "model/program.h"
 #include "runtime/run/safetensors.h"
 #include "test/model/model_common.h"
 
@@ -86,6 +87,7 @@ TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
         gpt_free(g);
     }
     if (has_reference()) CHECK(cases >= 2);
+    if (this_program().name() == "qv-rmsnorm-swiglu") CHECK(cases >= 1);
 }
 
 // The loss along a tensor's own gradient: L(w + d) - L(w - d) = 2 <gradient, d> + O(d^3), with d what is left of a step after rounding
