@@ -191,8 +191,10 @@ static void open_console(Training& t, const CheckpointFound& found) {
     }
     t.console = console_open(t.o.steps, t.o.quiet);
     if (found.dir.empty()) return;
-    for (const std::string& note : rounding_notes(described_in(found.state_json, found.dir), t.description, t.o)) console_message(t.console, note);
+    for (const std::string& note : rounding_notes(described_in(found.state_json, found.dir + "/state.json"), t.description, t.o)) console_message(t.console, note);
     console_message(t.console, "resumed from " + found.dir);
+    if (t.at.step >= t.o.steps && !t.at.unlogged)
+        console_message(t.console, "the run was finished before, at step " + std::to_string(t.at.step) + ": nothing is trained, validated or sampled");
 }
 
 // Model and folder as they were, or new ones; then what is owed from before the first step: its validation, or what a stop cut short.
@@ -203,7 +205,7 @@ static void start(Training& t, const GPT& planned) {
     t.g = make_model(o, planned);
     together("the first weights", [&] {
         if (found.dir.empty()) gpt_init(t.g, o.seed);
-        else t.at = restore_checkpoint(t.g, found);
+        else t.at = restore_checkpoint(t.g, found, t.plan.sequences);
     });
     open_console(t, found);
     if (comm_rank() == 0) {
@@ -246,6 +248,7 @@ static int run(const Options& options) {
         t.data = data_open({.dir = o.data, .tokenizer = o.tokenizer, .context = o.model.T, .val_tokens = o.val_tokens});
         o.model.V = int(t.data.tokenizer.vocab_size());
     });
+    if (comm_rank() == 0 && !t.data.note.empty()) fprintf(stderr, "%s\n", t.data.note.c_str());
     comm_start_devices();
     if (comm_any(stop_requested(), "start-up")) {
         printf("stopped by %s while the data was read; nothing has changed\n", stop_reason(o, 0));
@@ -263,6 +266,7 @@ static int run(const Options& options) {
         dry_run(o, planned, t.plan);
         return EXIT_DONE;
     }
+    signals_quit_at_once(false);                                             // from here on there is something to save
     start(t, planned);
     train(t);
     return finish(t);
@@ -280,10 +284,11 @@ static int report(const char* what, int code, bool agreed) {
 
 int main(int argc, char** argv) {
     backend_prepare(argv);
-    signals_install();                                                       // before MPI starts threads of its own
     int code = EXIT_DONE;
     try {
+        signals_install();                                                   // before MPI starts threads of its own
         comm_init();
+        if (comm_size() > 1) signals_quit_at_once(false);                    // ranks stop together, at their next agreement
         if (comm_rank() != 0 && !freopen("/dev/null", "w", stdout)) return EXIT_FAILED;
         Options o;
         bool go = false;
@@ -296,7 +301,7 @@ int main(int argc, char** argv) {
     } catch (const std::bad_alloc&) {
         code = report(out_of_memory_text(), EXIT_FAILED, false);
     } catch (const std::exception& e) {
-        code = report(e.what(), EXIT_FAILED, false);
+        code = report(error_text(e).c_str(), EXIT_FAILED, false);
     }
     comm_finalize();
     return code;

@@ -19,6 +19,7 @@ struct Data {
     Tokenizer tokenizer;
     std::vector<float> token_bytes;      // bytes of text that each token stands for, for bits per byte
     int64_t val_samples = 0;             // the same in every run, spread evenly over the split
+    std::string note;                    // what could not be checked, one line; "": all was
 };
 
 // The i-th of val_samples, as a sample of the split.

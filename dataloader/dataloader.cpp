@@ -23,11 +23,28 @@ static constexpr size_t CHUNK_BYTES = 512 << 10;     // read, checked and hashed
 
 // ---- one shard
 
+static constexpr int FINGERPRINT_AT = 4, FINGERPRINT_INTS = 4;       // in the header: 128 bits
+
+static std::string stored_fingerprint(const int32_t* header) {
+    std::string hex;
+    for (int i = 0; i < FINGERPRINT_INTS; i++) hex += format("%08x", uint32_t(header[FINGERPRINT_AT + i]));
+    return hex == std::string(8 * FINGERPRINT_INTS, '0') ? "" : hex;
+}
+static void store_fingerprint(int32_t* header, const std::string& hex) {
+    ensure(hex.empty() || hex.size() == 8 * FINGERPRINT_INTS, "shard: '%s' is no fingerprint of a tokenizer", printable(hex).c_str());
+    for (int i = 0; i < FINGERPRINT_INTS && !hex.empty(); i++) header[FINGERPRINT_AT + i] = int32_t(uint32_t(std::stoul(hex.substr(size_t(8 * i), 8), nullptr, 16)));
+}
+
+void ensure_tokenizer(const Shard& s, const std::string& tokenizer) {
+    ensure(tokenizer.empty() || s.tokenizer.empty() || s.tokenizer == tokenizer,
+           "%s: was encoded with another tokenizer (fingerprint %s) than the one given (%s); encode the text again, or give the tokenizer.json that made it",
+           s.path.c_str(), s.tokenizer.c_str(), tokenizer.c_str());
+}
+
 Shard shard_open(const std::string& path) {
     Shard s;
     s.path = path;
-    s.fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    ensure(s.fd >= 0, "%s: %s", path.c_str(), strerror(errno));
+    s.fd = open_to_read(path);
     try {
         const uint64_t bytes = file_size(s.fd, path);
         ensure(bytes >= HEADER_BYTES, "%s: %llu bytes, too short for the header of a token shard (%zu bytes); write it again", path.c_str(),
@@ -47,6 +64,7 @@ Shard shard_open(const std::string& path) {
                (unsigned long long)count, (unsigned long long)(payload / s.bytes_per_token));
         ensure(count > 0, "%s: holds no tokens; remove it", path.c_str());
         s.count = count;
+        s.tokenizer = stored_fingerprint(header);
     } catch (...) {
         close(s.fd);
         throw;
@@ -78,7 +96,7 @@ std::vector<uint32_t> shard_read_all(const Shard& s) {
     return tokens;
 }
 
-void shard_write(const std::string& path, const uint32_t* tokens, size_t count, size_t vocab) {
+void shard_write(const std::string& path, const uint32_t* tokens, size_t count, size_t vocab, const std::string& tokenizer) {
     ensure(count > 0, "%s: there are no tokens to write", path.c_str());
     for (size_t i = 0; i < count; i++)
         ensure(tokens[i] < vocab, "%s: token %u at position %zu is outside the vocabulary of %zu", path.c_str(), tokens[i], i, vocab);
@@ -86,6 +104,7 @@ void shard_write(const std::string& path, const uint32_t* tokens, size_t count, 
     int32_t header[256] = {wide ? MAGIC_32 : MAGIC_16, wide ? VERSION_32 : VERSION_16};
     header[2] = int32_t(uint32_t(count));
     header[3] = int32_t(uint32_t(uint64_t(count) >> 32));
+    store_fingerprint(header, tokenizer);
     const std::string tmp = path + ".tmp";
     FileWriter w(tmp);
     w.write(header, HEADER_BYTES);
@@ -110,7 +129,7 @@ Dataset& Dataset::operator=(Dataset&& other) noexcept {
     std::swap(shards, other.shards);          // the other one closes what this one held
     std::swap(first_sample, other.first_sample);
     std::swap(fingerprint, other.fingerprint);
-    T = other.T, samples = other.samples, tokens = other.tokens;
+    T = other.T, samples = other.samples, tokens = other.tokens, of_unknown_tokenizer = other.of_unknown_tokenizer;
     return *this;
 }
 
@@ -162,12 +181,15 @@ static std::string check_and_hash(const Shard& s, size_t vocab) {
     return hash_hex(all);
 }
 
-Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab) {
+Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab, const std::string& tokenizer) {
     ensure(T > 0 && vocab > 0, "data: context %zu and vocabulary %zu must be at least 1", T, vocab);
     const char* how = "make data with scripts/get_data.sh, or from a text of yours with build/tokenizer encode";
-    ensure(fs::is_directory(dir), "%s: no such data folder; %s", dir.c_str(), how);
+    std::error_code error;
+    const fs::directory_iterator entries(dir, error);
+    ensure(error != std::errc::no_such_file_or_directory, "%s: no such data folder; %s", dir.c_str(), how);
+    ensure(!error, "%s: the data folder cannot be read: %s", dir.c_str(), error.message().c_str());
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(dir)) {
+    for (const auto& entry : entries) {
         std::string name = entry.path().filename();
         if (name.starts_with(split) && name.ends_with(".bin")) names.push_back(name);
     }
@@ -181,6 +203,8 @@ Dataset dataset_open(const std::string& dir, const std::string& split, size_t T,
     for (const std::string& name : names) {
         d.shards.push_back(shard_open(dir + "/" + name));
         const Shard& s = d.shards.back();
+        ensure_tokenizer(s, tokenizer);
+        d.of_unknown_tokenizer += s.tokenizer.empty();
         const std::string line = format("%s %d %zu ", name.c_str(), s.bytes_per_token, s.count) + check_and_hash(s, vocab) + "\n";
         fingerprint.add(line.data(), line.size());
         d.tokens += s.count;

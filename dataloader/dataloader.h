@@ -6,7 +6,8 @@
 //
 // Shard format (llm.c): 256 int32 header: magic 20240520, version 1, count, zeros; then uint16 tokens. 32-bit form: magic
 // 20240801, version 7, uint32 tokens (for vocabularies above 65536). Files above 2 GiB work (pread, 64-bit offsets;
-// a count above 2^31-1 keeps its upper half in header[3]).
+// a count above 2^31-1 keeps its upper half in header[3]). header[4..7], of which llm.c knows nothing: the fingerprint of the tokenizer that
+// made the tokens, zeros in shards of other programs.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -20,12 +21,14 @@ struct Shard {
     int fd = -1;
     size_t count = 0;         // tokens
     int bytes_per_token = 2;
+    std::string tokenizer;    // its fingerprint, 32 hexadecimal digits; "": the shard does not say
 };
 
 struct Dataset {              // one split
     std::vector<Shard> shards;
     std::vector<size_t> first_sample;   // per shard, plus the total at the end
     size_t T = 0, samples = 0, tokens = 0;
+    size_t of_unknown_tokenizer = 0;    // shards that do not say which tokenizer made them
     std::string fingerprint;  // XXH3-128 over names, sizes and all tokens (they are read once anyway, for the check)
     Dataset() = default;
     Dataset(Dataset&&) noexcept;
@@ -34,8 +37,9 @@ struct Dataset {              // one split
 };
 
 // Opens DIR/<split>*.bin (split "train" or "val"), checks every header and every token against `vocab`, and fails
-// naming file and offset. T: context. A split with no whole sample (T+1 tokens) is refused.
-Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab);
+// naming file and offset. T: context. A split with no whole sample (T+1 tokens) is refused, and so is a shard that another tokenizer
+// made than the one with this fingerprint ("": not compared).
+Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab, const std::string& tokenizer = "");
 
 // Index of the sample at position `consumed` of the endless shuffled sequence.
 size_t dataset_shuffled(const Dataset&, uint64_t seed, uint64_t consumed);
@@ -45,6 +49,8 @@ void dataset_read(const Dataset&, size_t index, int* inputs, int* targets);
 void dataset_batch(const Dataset&, uint64_t seed, uint64_t consumed, size_t B, int* inputs, int* targets);
 
 // Writing. `path` is written to path.tmp and renamed. 16-bit when vocab <= 65536, else 32-bit.
-void shard_write(const std::string& path, const uint32_t* tokens, size_t count, size_t vocab);
+// tokenizer: its fingerprint, "": unknown.
+void shard_write(const std::string& path, const uint32_t* tokens, size_t count, size_t vocab, const std::string& tokenizer = "");
+void ensure_tokenizer(const Shard&, const std::string& tokenizer);      // fails when the shard says that another one made it
 std::vector<uint32_t> shard_read_all(const Shard&);
 Shard shard_open(const std::string& path);    // header checked against the file's size

@@ -125,6 +125,7 @@ inline GPT gpt_plan(ModelConfig c, const RunShape& run) {
     Slices s{g, nullptr};
     want_all(s);
     g.arena_bytes = s.used;
+    g.buffers.push_back({"losses, the host's copy", (size_t(g.max_B) * g.c.T * size_t(run.micro_batches) + 1) * sizeof(floatM), nullptr});
     if (size_t scratch = device_fixed_bytes() + attention_scratch_bytes(g)) g.buffers.push_back({"kernels' scratch memory", scratch, nullptr});
     return g;
 }

@@ -37,12 +37,16 @@ inline bool open_run(RunDir& run, CheckpointFound& found, const Options& o, cons
         rundir_open(run, o.runs_dir, o.run, o.resume, o.overwrite);
         const std::string config_path = run.dir + "/config.json";
         if (o.resume && file_exists(config_path)) old_config = file_read(config_path, 16 << 20);
-        if (!old_config.empty()) check_same_run(old_config, description, o, comm_size(), run.dir);
+        if (!old_config.empty()) check_same_run(old_config, description, o, comm_size(), config_path);
         if (o.resume) found = checkpoint_find(run.dir);
-        if (!found.dir.empty()) check_same_run(described_in(found.state_json, found.dir), description, o, comm_size(), found.dir);
+        if (!found.dir.empty()) {
+            const std::string state_path = found.dir + "/state.json";
+            check_same_run(described_in(found.state_json, state_path), description, o, comm_size(), state_path);
+        }
     });
     comm_broadcast(found.dir, "the checkpoint's folder");
     comm_broadcast(found.state_json, "the checkpoint's state");
+    if (!found.dir.empty()) found.step = step_of_checkpoint(found.dir);
     return !old_config.empty();
 }
 

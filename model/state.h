@@ -8,8 +8,11 @@
 
 #include "model/gpt.h"
 #include "runtime/run/checkpoint.h"
+#include "runtime/run/files.h"
 #include "runtime/run/progress.h"
 #include "runtime/run/safetensors.h"
+
+inline constexpr const char* STATE_DTYPE = sizeof(floatM) == 8 ? "F64" : "F32";
 
 // The three kinds of state in a checkpoint. Where the ranks share them, each holds its ranges (owned_ranges).
 enum StateKind { WEIGHTS, MOMENT1, MOMENT2 };
@@ -53,7 +56,7 @@ inline std::vector<TensorToWrite> tensors_of(const GPT& g, int kind) {
             read_state(g, kind, p.offset + index, p.offset + index + n, values);
             ensure_finite(values, values + n, p.spec.name, index);
         };
-        list.push_back({state_prefix(kind) + p.spec.name, sizeof(floatM) == 8 ? "F64" : "F32", p.spec.shape, fill});
+        list.push_back({state_prefix(kind) + p.spec.name, STATE_DTYPE, p.spec.shape, fill});
     }
     return list;
 }
@@ -76,8 +79,8 @@ inline std::string save_checkpoint(RunDir& run, int keep, GPT& g, const Progress
         optimizer.insert(optimizer.end(), second.begin(), second.end());
         dir = checkpoint_save({run.dir, keep}, at.step, tensors_of(g, WEIGHTS), optimizer, progress_to_json(at, description));
     } catch (const std::exception& e) {
-        comm_serve_end(e.what());
-        throw AgreedError(EXIT_FAILED, e.what());
+        comm_serve_end(error_text(e));
+        throw AgreedError(EXIT_FAILED, error_text(e));
     }
     comm_serve_end("");
     return dir;
@@ -87,16 +90,25 @@ inline double checkpoint_bytes(const std::string& dir) {
     return double(std::filesystem::file_size(dir + "/model.safetensors") + std::filesystem::file_size(dir + "/optimizer.safetensors"));
 }
 
-inline void restore_tensors(GPT& g, const std::string& path, int kind) {
-    const SafetensorsFile f = safetensors_open(path);
+// Each tensor of the file must be one of the model's: what is not read would be lost without a word.
+inline void ensure_all_known(const GPT& g, const SafetensorsFile& f, const std::vector<int>& kinds) {
+    for (const TensorInfo& t : f.tensors) {
+        bool known = false;
+        for (const Param& p : g.params)
+            for (int kind : kinds) known |= p.size > 0 && t.name == state_prefix(kind) + p.spec.name;
+        ensure(known, "%s: tensor %s is none of this model's; the checkpoint is of another model", f.path.c_str(), printable(t.name).c_str());
+    }
+}
+
+inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind) {
+    const std::string& path = f.path;
     std::vector<floatM> host;
     for (const Param& p : g.params) {
         if (p.size == 0) continue;
         const std::string name = state_prefix(kind) + p.spec.name;
         const TensorInfo* t = f.find(name);
         ensure(t, "%s: tensor %s is missing; the checkpoint is of another model", path.c_str(), name.c_str());
-        ensure(t->shape == p.spec.shape && dtype_bytes(t->dtype) == sizeof(floatM), "%s: tensor %s has another shape or type than this model's",
-               path.c_str(), name.c_str());
+        ensure(t->shape == p.spec.shape && t->dtype == STATE_DTYPE, "%s: tensor %s has another shape or type than this model's", path.c_str(), name.c_str());
         if (kind == WEIGHTS) {                                               // all of them, for the kernels
             host.resize(p.size);
             safetensors_read(f, *t, host.data());
@@ -112,9 +124,14 @@ inline void restore_tensors(GPT& g, const std::string& path, int kind) {
     }
 }
 
-inline Progress restore_checkpoint(GPT& g, const CheckpointFound& found) {
-    restore_tensors(g, found.dir + "/model.safetensors", WEIGHTS);
-    restore_tensors(g, found.dir + "/optimizer.safetensors", MOMENT1);
-    restore_tensors(g, found.dir + "/optimizer.safetensors", MOMENT2);
-    return progress_from_json(found.state_json, found.dir + "/state.json");
+// sequences: samples of one step.
+inline Progress restore_checkpoint(GPT& g, const CheckpointFound& found, int64_t sequences) {
+    const Progress at = progress_from_json(found.state_json, found.step, uint64_t(sequences), found.dir + "/state.json");
+    const SafetensorsFile weights = safetensors_open(found.dir + "/model.safetensors"), moments = safetensors_open(found.dir + "/optimizer.safetensors");
+    ensure_all_known(g, weights, {WEIGHTS});
+    ensure_all_known(g, moments, {MOMENT1, MOMENT2});
+    restore_tensors(g, weights, WEIGHTS);
+    restore_tensors(g, moments, MOMENT1);
+    restore_tensors(g, moments, MOMENT2);
+    return at;
 }

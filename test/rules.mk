@@ -19,7 +19,7 @@ OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 ALSO_TESTED = qv-rmsnorm-swiglu
 TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 .PHONY: test-binaries fp64-binaries
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect build/hostile
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
@@ -82,7 +82,7 @@ build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMM
 
 # 220 random kills and every passage of every point of the checkpoint protocol; libFuzzer on the parsers, 10 minutes each (needs clang);
 # the time of a checkpoint beside dd's.
-.PHONY: test-crash fuzz bench-checkpoint inspect
+.PHONY: test-crash fuzz hostile bench-checkpoint inspect
 test-crash: setup-test
 	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer build/inspect
 	@test/system/test_crash.sh build 220
@@ -95,6 +95,12 @@ test-machines:
 test-cluster: setup-test
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/train-qv build/tokenizer
 	@test/system/cluster.sh build
+# Hostile input to the real programs, by kind: prints a table.
+hostile: setup-test
+	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer build/hostile
+	@build/hostile build 40
+build/hostile: $(OBJ)/test/fuzz/hostile.o $(COMMON)
+	$(link)
 bench-checkpoint: setup-test
 	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/tokenizer
 	@test/bench/bench_checkpoint.sh

@@ -175,12 +175,14 @@ std::vector<uint32_t> tokenizer_encode(const Tokenizer& t, std::string_view text
     return encode_pieces(t, pieces, threads);
 }
 
-std::string tokenizer_decode(const Tokenizer& t, const uint32_t* ids, size_t count) {
+std::string tokenizer_decode(const Tokenizer& t, const uint32_t* ids, size_t count, bool keep_special) {
+    std::vector<bool> dropped(t.vocab_size(), false);
+    for (uint32_t id : t.special_ids) dropped[id] = !keep_special;
     std::string text;
     for (size_t i = 0; i < count; i++) {
         ensure(ids[i] < t.vocab_size(), "decode: token %zu is %u, but the vocabulary has %zu entries; is this the tokenizer the text was encoded with?",
                i, ids[i], t.vocab_size());
-        text += t.token_bytes[ids[i]];
+        if (!dropped[ids[i]]) text += t.token_bytes[ids[i]];
     }
     return text;
 }

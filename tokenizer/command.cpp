@@ -9,6 +9,7 @@
 #include "dataloader/dataloader.h"
 #include "runtime/run/files.h"
 #include "runtime/run/options.h"
+#include "runtime/run/threads.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/encode_files.h"
 #include "runtime/run/error.h"
@@ -21,7 +22,7 @@ struct Command {
     int64_t vocab_size = 0;
     std::vector<std::string> special = {END_OF_TEXT}, inputs;
     EncodeFiles encode;
-    bool overwrite = false;
+    bool overwrite = false, skip_special = false;
     int threads = 0;
 };
 }  // namespace
@@ -41,9 +42,10 @@ static std::string unescape(const std::string& text) {
 static void run_train(const Command& c) {
     ensure_usage(c.overwrite || !std::filesystem::exists(c.out), "%s: exists; --overwrite replaces it", c.out.c_str());
     ensure_usage(c.vocab_size > 0, "--vocab-size %lld is not positive", static_cast<long long>(c.vocab_size));
+    ensure_threads(resolve_threads(c.threads));
     std::vector<std::string> contents;
     size_t bytes = 0;
-    for (const std::string& path : c.inputs) bytes += contents.emplace_back(file_read(path, SIZE_MAX)).size();
+    for (const std::string& path : c.inputs) bytes += contents.emplace_back(text_read(path)).size();
     ensure(bytes > 0, "%s: there is no text to train on", c.inputs[0].c_str());
     const double start = now_seconds();
     const Tokenizer t = tokenizer_train({contents.begin(), contents.end()}, size_t(c.vocab_size), c.special, c.threads);
@@ -61,6 +63,7 @@ static void run_encode(const Command& c) {
     job.tokenizer = c.tokenizer, job.out = c.out, job.files = c.inputs, job.separator = unescape(c.separator);
     job.split = c.split == "document" ? Split::document : Split::tail;
     job.overwrite = c.overwrite, job.threads = c.threads;
+    ensure_threads(resolve_threads(c.threads));
     const double start = now_seconds();
     const EncodeCounts n = encode_files(job);
     const double seconds = now_seconds() - start;
@@ -75,6 +78,7 @@ static void run_decode(const Command& c) {
     for (const std::string& input : c.inputs) {
         if (input.ends_with(".bin")) {
             const Shard shard = shard_open(input);
+            ensure_tokenizer(shard, tokenizer_fingerprint(t));
             const std::vector<uint32_t> tokens = shard_read_all(shard);
             ids.insert(ids.end(), tokens.begin(), tokens.end());
             continue;
@@ -84,7 +88,7 @@ static void run_decode(const Command& c) {
         ensure_usage(error == std::errc() && end == input.data() + input.size(), "decode: %s is neither a .bin file nor a token id", in_quotes(input).c_str());
         ids.push_back(id);
     }
-    const std::string text = tokenizer_decode(t, ids.data(), ids.size());
+    const std::string text = tokenizer_decode(t, ids.data(), ids.size(), !c.skip_special);
     ensure(fwrite(text.data(), 1, text.size(), stdout) == text.size() && fflush(stdout) == 0, "decode: writing to standard output failed");
 }
 
@@ -109,8 +113,9 @@ static void add_options(CLI::App& app, Command& c) {
     for (CLI::App* sub : {train, encode}) {
         sub->add_flag("--overwrite", c.overwrite, "replace existing output");
         sub->add_option("--threads", c.threads, "0: all; the result is the same for any number")->check(not_negative)->capture_default_str();
-        sub->add_option("FILE", c.inputs, "text files")->required();
+        sub->add_option("FILE", c.inputs, "text files; - is standard input")->required();
     }
+    decode->add_flag("--skip-special", c.skip_special, "leave special tokens such as <|endoftext|> out of the text");
     decode->add_option("FILE.bin|ID", c.inputs, "token shards or ids")->required();
 }
 
@@ -164,7 +169,7 @@ int tokenizer_command(int argc, char** argv) {
         fprintf(stderr, "tokenizer: %s\n", e.what());
         return e.exit_code;
     } catch (const std::exception& e) {              // out of memory, a disk that fails while files are moved
-        fprintf(stderr, "tokenizer: %s\n", e.what());
+        fprintf(stderr, "tokenizer: %s\n", error_text(e).c_str());
         return EXIT_FAILED;
     }
 }

@@ -18,6 +18,8 @@ namespace fs = std::filesystem;
 
 static constexpr size_t BATCH_BYTES = size_t(64) << 20;      // text encoded at once; bounds memory beside the file itself
 
+std::string text_read(const std::string& file) { return file == "-" ? stdin_read() : file_read(file, SIZE_MAX); }
+
 bool is_validation_document(std::string_view document, double val_fraction) {
     const uint64_t hash = XXH3_64bits(document.data(), document.size());
     return double(hash >> 11) * 0x1p-53 < val_fraction;      // 53 bits: a uniform number in [0, 1)
@@ -27,12 +29,13 @@ bool is_validation_document(std::string_view document, double val_fraction) {
 namespace {
 struct ShardStream {
     std::string dir, split;
+    std::string tokenizer;               // fingerprint
     size_t vocab, shard_tokens, keep_back = 0;
     std::vector<uint32_t> pending = {};
     size_t shards = 0, written = 0;
 
     void write(size_t count) {
-        shard_write(format("%s/%s_%06zu.bin", dir.c_str(), split.c_str(), shards++), pending.data(), count, vocab);
+        shard_write(format("%s/%s_%06zu.bin", dir.c_str(), split.c_str(), shards++), pending.data(), count, vocab, tokenizer);
         pending.erase(pending.begin(), pending.begin() + ptrdiff_t(count));
         written += count;
     }
@@ -69,13 +72,21 @@ static std::vector<fs::path> existing_output(const std::string& dir) {
 
 static EncodeCounts write_shards(const EncodeFiles& job, const Tokenizer& t, const std::string& dir) {
     const size_t shard_tokens = size_t(job.shard_tokens);
-    ShardStream train{dir, "train", t.vocab_size(), shard_tokens}, val{dir, "val", t.vocab_size(), shard_tokens};
+    const std::string fingerprint = tokenizer_fingerprint(t);
+    ShardStream train{dir, "train", fingerprint, t.vocab_size(), shard_tokens}, val{dir, "val", fingerprint, t.vocab_size(), shard_tokens};
     const bool by_tokens = job.val_tokens >= 0, by_document = job.split == Split::document;
     if (by_tokens) train.keep_back = size_t(job.val_tokens);
 
     size_t total_bytes = 0, seen_bytes = 0;
+    std::string standard_input;              // its size decides where the validation part begins, so it is read first
     for (const std::string& file : job.files) {
         std::error_code error;
+        if (file == "-") {
+            ensure_usage(standard_input.empty(), "-: standard input can be read once only");
+            standard_input = stdin_read();
+            total_bytes += standard_input.size();
+            continue;
+        }
         total_bytes += fs::file_size(file, error);
         ensure(!error, "%s: cannot be read (%s)", file.c_str(), error.message().c_str());
     }
@@ -84,7 +95,7 @@ static EncodeCounts write_shards(const EncodeFiles& job, const Tokenizer& t, con
     EncodeCounts counts;
     const int64_t end_of_text = t.special_id(END_OF_TEXT);
     for (const std::string& file : job.files) {
-        const std::string text = file_read(file, SIZE_MAX);
+        const std::string text = file == "-" ? std::move(standard_input) : file_read(file, SIZE_MAX);
         if (end_of_text >= 0 && job.separator.empty() && text.find(END_OF_TEXT) != std::string::npos)
             fprintf(stderr, "note: %s has %s as ordinary text; --document-separator '%s' makes it end documents\n", file.c_str(), END_OF_TEXT, END_OF_TEXT);
         std::vector<Piece> train_pieces, val_pieces;

@@ -13,7 +13,7 @@ enum class Split {
 
 struct EncodeFiles {
     std::string tokenizer, out;              // tokenizer file or folder; output folder
-    std::vector<std::string> files;
+    std::vector<std::string> files;          // "-": standard input
     Split split = Split::tail;
     double val_fraction = 0.1;
     int64_t val_tokens = -1;                 // -1: by val_fraction
@@ -28,5 +28,7 @@ struct EncodeCounts { size_t bytes = 0, documents = 0, train_tokens = 0, val_tok
 // All is written into DIR/partial.tmp first, so a failure until then changes nothing. Then the old output is removed and the new
 // one moved in, tokenizer.json last: killed in that moment, DIR has no tokenizer.json (unless the tokenizer in use lay there).
 EncodeCounts encode_files(const EncodeFiles& job);
+
+std::string text_read(const std::string& file);      // a file, or standard input for "-", whole
 
 bool is_validation_document(std::string_view document, double val_fraction);

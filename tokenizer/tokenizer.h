@@ -33,7 +33,8 @@ Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t voc
 
 // allow_special: a special token's text in `text` becomes its id; otherwise it is ordinary text. threads 0: all.
 std::vector<uint32_t> tokenizer_encode(const Tokenizer&, std::string_view text, bool allow_special = false, int threads = 0);
-std::string tokenizer_decode(const Tokenizer&, const uint32_t* ids, size_t count);   // fails on an id >= vocab_size
+// Fails on an id >= vocab_size. keep_special false: special tokens are left out.
+std::string tokenizer_decode(const Tokenizer&, const uint32_t* ids, size_t count, bool keep_special = true);
 
 Tokenizer tokenizer_load(const std::string& path);        // tokenizer.json, or a folder that holds it or encoder.json + vocab.bpe
 Tokenizer tokenizer_load_gpt2(const std::string& encoder_json, const std::string& vocab_bpe);

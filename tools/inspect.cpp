@@ -110,7 +110,7 @@ int main(int argc, char** argv) {
     try {
         return paths.size() == 1 ? show(paths[0], as_json) : compare(paths[0], paths[1], as_json);
     } catch (const std::exception& e) {
-        fprintf(stderr, "error: %s\n", e.what());
+        fprintf(stderr, "error: %s\n", error_text(e).c_str());
         return EXIT_FAILED;
     }
 }

@@ -5,6 +5,7 @@
 
 #include "runtime/comm/comm.h"
 #include "runtime/run/error.h"
+#include "runtime/run/files.h"
 
 inline const char* out_of_memory_text() {
     return "out of memory; --dry-run lists what takes it, a smaller --micro-batch or --context needs less";
@@ -22,7 +23,7 @@ template <class Work> void together(const char* phase, Work work) {
     } catch (const std::bad_alloc&) {
         error = out_of_memory_text();
     } catch (const std::exception& e) {
-        error = e.what();
+        error = error_text(e);
     }
     comm_agree(error.c_str(), code, phase);
 }

@@ -4,12 +4,14 @@
 // reduce-scatter of h.3") and everyone who hears it answers all others in the same way. Who has not answered after some seconds is
 // stopped, lost, or has computed since without looking at its messages. The lowest rank that is awake says so in one line and ends
 // all processes. MPI_Abort kills the stopped process too (mpirun and srun send SIGKILL).
+// A rank that was away itself (stopped, and woken by the launcher's SIGCONT) may find a roll call that is long over: it never speaks.
 // Not for a rank that was killed: the launcher sees that at once and ends the others.
 #include <algorithm>
 #include <cstring>
 #include <ctime>
 #include <sched.h>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -38,10 +40,13 @@ void comm_abort(int exit_code) {
     fflush(stderr);
     if (!comm.started) _exit(exit_code);
     comm.ending = true;
-    std::thread([exit_code] {
-        sleep(unsigned(ABORT_SECONDS));
-        _exit(exit_code);
-    }).detach();
+    try {
+        std::thread([exit_code] {
+            sleep(unsigned(ABORT_SECONDS));
+            _exit(exit_code);
+        }).detach();
+    } catch (const std::system_error&) {            // no thread to be had: then without this safeguard
+    }
     usleep(PRINT_MICROSECONDS);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
@@ -50,6 +55,7 @@ void comm_abort(int exit_code) {
 // ---------------------------------------------------------------------------------------------- the roll call
 struct Answer {
     int32_t rank;
+    int32_t was_away;                               // has not looked for a roll call for so long that one may be over
     int64_t step;
     double waited_seconds;
     char collective[24], what[72], host[64];
@@ -76,7 +82,9 @@ void begin_roll_call() {
 // A wait for the device is a wait for the oldest collective that the device has not finished.
 static constexpr const char* DEVICE = "the device's work";
 
-[[noreturn]] static void call_roll(const char* collective, const char* what, double waited) {
+static double answer_seconds() { return std::clamp(comm.timeout_seconds, 1.0, ANSWER_SECONDS); }
+
+[[noreturn]] static void call_roll(const char* collective, const char* what, double waited, bool was_away) {
     comm.ending = true;
     std::string oldest_collective, oldest_what;
     if (collective == DEVICE && tensors_oldest(oldest_collective, oldest_what)) {
@@ -85,6 +93,7 @@ static constexpr const char* DEVICE = "the device's work";
     }
     memset(&mine, 0, sizeof mine);
     mine.rank = comm.rank;
+    mine.was_away = was_away;
     mine.step = comm.step;
     mine.waited_seconds = waited;
     copy_text(mine.collective, sizeof mine.collective, collective);
@@ -94,10 +103,10 @@ static constexpr const char* DEVICE = "the device's work";
     std::vector<MPI_Request> sends(size_t(comm.size), MPI_REQUEST_NULL);
     for (int r = 0; r < comm.size; r++)
         if (r != comm.rank) MPI_Isend(&mine, sizeof mine, MPI_BYTE, r, ROLL_TAG, comm.roll, &sends[size_t(r)]);
-    std::vector<Answer> answers(size_t(comm.size), Answer{-1, 0, 0, {}, {}, {}});
+    std::vector<Answer> answers(size_t(comm.size), Answer{-1, 0, 0, 0, {}, {}, {}});
     answers[size_t(comm.rank)] = mine;
     int missing = comm.size - 1;
-    for (double end = comm_clock() + std::clamp(comm.timeout_seconds, 1.0, ANSWER_SECONDS); missing > 0 && comm_clock() < end;) {
+    for (double end = comm_clock() + answer_seconds(); missing > 0 && comm_clock() < end;) {
         int there = 0;
         MPI_Status status;
         MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, comm.roll, &there, &status);
@@ -111,14 +120,14 @@ static constexpr const char* DEVICE = "the device's work";
         answers[size_t(a.rank)] = a;
     }
 
-    const Answer* first = nullptr;                  // the lowest rank awake: it speaks
+    const Answer* first = nullptr;                  // the lowest rank awake all the time: it speaks
     const Answer* patient = &mine;                  // who has waited longest
     for (const Answer& a : answers) {
         if (a.rank < 0) continue;
-        if (!first) first = &a;
+        if (!first && !a.was_away) first = &a;
         if (a.waited_seconds > patient->waited_seconds) patient = &a;
     }
-    if (first->rank == comm.rank) {
+    if (first && first->rank == comm.rank) {
         std::string line;
         int named = 0;
         for (int r = 0; r < comm.size; r++)
@@ -137,9 +146,13 @@ static constexpr const char* DEVICE = "the device's work";
 }
 
 static void listen(const char* collective, const char* what, double waited) {
+    static double last = comm_clock();
+    const double now = comm_clock();
+    const bool was_away = now - last > answer_seconds();
+    last = now;
     int there = 0;
     MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, comm.roll, &there, MPI_STATUS_IGNORE);
-    if (there) call_roll(collective, what, waited);
+    if (there) call_roll(collective, what, waited, was_away);
 }
 void answer_roll_call() {
     static double looked = 0;
@@ -168,7 +181,7 @@ void wait_until(const std::function<bool()>& done, const char* collective, const
         if (t - looked > 0.02) {
             looked = t;
             listen(collective, what, t - started);
-            if (comm.timeout_seconds > 0 && t - last_progress > comm.timeout_seconds) call_roll(collective, what, t - started);
+            if (comm.timeout_seconds > 0 && t - last_progress > comm.timeout_seconds) call_roll(collective, what, t - started, false);
         }
         if (t - last_progress < SPIN_SECONDS) continue;
         if (t - last_progress < YIELD_SECONDS) {

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "runtime/run/error.h"
+#include "runtime/run/threads.h"
 #include "runtime/device/types.h"
 
 static int threads_in_use = 0;
@@ -31,6 +32,7 @@ void backend_prepare(char** argv) {
 
 void backend_init(int threads) {
     threads_in_use = threads > 0 ? threads : omp_get_num_procs();
+    ensure_threads(threads_in_use);
     omp_set_num_threads(threads_in_use);
 }
 

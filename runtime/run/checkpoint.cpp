@@ -25,6 +25,8 @@ static constexpr int MANIFEST_FORMAT = 1;
 
 static std::string checkpoints_dir(const std::string& run_dir) { return run_dir + "/checkpoints"; }
 
+static std::string saved_mark(const std::string& run_dir) { return run_dir + "/saved"; }
+
 // "step-00000120" -> 120; -1 for anything else ("step-00000120.tmp", "latest").
 static int64_t step_of_name(const std::string& name) {
     int64_t step = -1;
@@ -32,6 +34,8 @@ static int64_t step_of_name(const std::string& name) {
     const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
     return error == std::errc() && end == name.data() + name.size() ? step : -1;
 }
+
+int64_t step_of_checkpoint(const std::string& dir) { return step_of_name(fs::path(dir).filename()); }
 
 static std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string& dir) {       // newest first
     std::vector<std::pair<int64_t, std::string>> found;
@@ -112,13 +116,16 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
     } catch (const std::exception& e) {
         std::error_code ignored;
         fs::remove_all(tmp, ignored);
-        fail("checkpoint of step %lld not saved: %s; it needs about %s (%llu bytes), %s (%llu bytes) are free; older checkpoints are untouched",
-             (long long)step, e.what(), human_bytes(double(needed)).c_str(), (unsigned long long)needed,
-             human_bytes(double(free_bytes(dir))).c_str(), (unsigned long long)free_bytes(dir));
+        const bool disk = dynamic_cast<const WriteError*>(&e) || dynamic_cast<const fs::filesystem_error*>(&e);
+        const std::string space = !disk ? "" : format("; it needs about %s (%llu bytes), %s (%llu bytes) are free", human_bytes(double(needed)).c_str(),
+            (unsigned long long)needed, human_bytes(double(free_bytes(dir))).c_str(), (unsigned long long)free_bytes(dir));
+        fail("checkpoint of step %lld not saved: %s%s; older checkpoints are untouched", (long long)step, error_text(e).c_str(), space.c_str());
     }
     crash_point("before-latest");
     file_replace(dir + "/latest", name + "\n");
     crash_point("after-latest");
+    // Once there was a checkpoint, a folder without any is a loss and not a young run; never earlier, never twice.
+    if (!file_exists(saved_mark(w.run_dir))) file_replace(saved_mark(w.run_dir), "a checkpoint of this run was saved: --resume needs one\n");
 
     // Steps beyond this one can only be damaged ones that the run fell back from: they do not count as kept, and are not ours to delete.
     crash_point("before-prune");
@@ -132,8 +139,7 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
 // ---- reading
 
 static std::string hash_range(const std::string& path, uint64_t begin, uint64_t end) {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    ensure(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
+    const int fd = open_to_read(path);
     Hasher hash;
     std::vector<char> buffer(4 << 20);
     try {
@@ -165,7 +171,7 @@ static std::string damaged_part(const std::string& path, const json& tensor_hash
 }
 
 std::string checkpoint_verify(const std::string& dir) {
-    const int64_t step = step_of_name(fs::path(dir).filename());
+    const int64_t step = step_of_checkpoint(dir);
     const std::string where = dir + "/manifest.json";
     json manifest = json_parse(file_read(where, MANIFEST_MAX_BYTES), where, {4, 100'000, 1'000'000});
     try {
@@ -188,7 +194,7 @@ std::string checkpoint_verify(const std::string& dir) {
             fail("%s: wrong checksum, %s is damaged", path.c_str(), part.c_str());
         }
     } catch (const json::exception& e) {
-        fail("%s: %s", where.c_str(), printable(e.what(), 160).c_str());
+        fail("%s: %s; not a manifest of this program", where.c_str(), json_reason(e).c_str());
     }
     return file_read(dir + "/state.json", STATE_MAX_BYTES);
 }
@@ -204,5 +210,7 @@ CheckpointFound checkpoint_find(const std::string& run_dir) {
     }
     ensure(candidates.empty(), "%s: none of the %zu checkpoints can be used; start again with --overwrite, or restore a copy",
            checkpoints_dir(run_dir).c_str(), candidates.size());
+    ensure_usage(!file_exists(saved_mark(run_dir)), "%s: the checkpoints are gone, though at least one was saved; put them back, or start again with --overwrite",
+                 checkpoints_dir(run_dir).c_str());
     return {};
 }

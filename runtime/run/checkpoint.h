@@ -24,7 +24,8 @@ struct CheckpointFound {
     int64_t step = -1;
     std::string state_json;
 };
-// Newest checkpoint that verifies. Fails when there are checkpoints but none verifies.
+// Newest checkpoint that verifies. Fails when there are checkpoints but none verifies, or none although RUN/saved says that one was saved.
 CheckpointFound checkpoint_find(const std::string& run_dir);
+int64_t step_of_checkpoint(const std::string& dir);      // from its name; -1: not one
 // One checkpoint's folder: fails, naming file and tensor, when anything in it is not what was written. Returns state_json.
 std::string checkpoint_verify(const std::string& dir);

@@ -5,6 +5,7 @@
 
 #include "runtime/run/build_info.h"
 #include "runtime/run/error.h"
+#include "runtime/run/files.h"
 
 using json = nlohmann::ordered_json;
 
@@ -31,18 +32,34 @@ std::string describe_run(const RunFacts& f, const Options& o) {
     return j.dump(2);
 }
 
+// A description from a file, which may say anything: objects where we look for members, else a message that names it.
+static json parsed_description(const std::string& text, const std::string& where) {
+    const json j = json::parse(json_parse(text, where).dump());
+    ensure(j.is_object(), "%s: is not a JSON object", where.c_str());
+    for (const char* part : {"options", "model", "build", "machine", "data"})
+        ensure(!j.contains(part) || j[part].is_object(), "%s: \"%s\" is not an object", where.c_str(), part);
+    return j;
+}
+static std::string told_whole(const json& value) { return value.dump(-1, ' ', true, json::error_handler_t::replace); }
+// What `j` says of part.key, as JSON text; "?" when it says nothing.
+static std::string told(const json& j, const char* part, const char* key) {
+    return j.contains(part) && j[part].contains(key) ? told_whole(j[part][key]) : "?";
+}
+
 void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks, const std::string& where) {
-    const json old = json::parse(old_description), now = json::parse(now_description);
-    const bool same_ranks = old.value("machine", json::object()).value("ranks", 1) == ranks;
-    std::vector<std::string> differ = options_conflicts(old_description, o, ranks, same_ranks);
+    const json old = parsed_description(old_description, where), now = json::parse(now_description);
+    const std::string old_ranks = told(old, "machine", "ranks");
+    std::vector<std::string> differ = options_conflicts(old_description, o, ranks, old_ranks == "?" ? ranks == 1 : old_ranks == std::to_string(ranks), where);
     auto compare = [&](const char* part, const char* key) {
-        const std::string was = old.contains(part) && old[part].contains(key) ? old[part][key].dump() : "?", is = now[part][key].dump();
-        if (was != is) differ.push_back(std::string(part) + "." + key + ": " + was + " -> " + is);
+        const std::string was = told(old, part, key), is = told(now, part, key);
+        if (was != is) differ.push_back(std::string(part) + "." + key + ": " + printable(was) + " -> " + is);
     };
     const Program plain;                                     // (older runs name no norm and no MLP)
-    for (const auto& [choice, if_missing] : {std::pair{"attn", "?"}, {"norm", plain.norm}, {"mlp", plain.mlp}})
-        if (const std::string was = old.value(choice, if_missing); was != now[choice].get<std::string>())
-            differ.push_back(std::string(choice) + ": " + was + " -> " + now[choice].get<std::string>());
+    for (const auto& [choice, if_missing] : {std::pair{"attn", "?"}, {"norm", plain.norm}, {"mlp", plain.mlp}}) {
+        const std::string was = !old.contains(choice) ? if_missing : old[choice].is_string() ? old[choice].get<std::string>() : told_whole(old[choice]);
+        const std::string is = now[choice].get<std::string>();
+        if (was != is) differ.push_back(std::string(choice) + ": " + printable(was) + " -> " + is);
+    }
     for (const char* key : {"backend", "precision", "flags"}) compare("build", key);
     for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
     std::string list;
@@ -69,13 +86,13 @@ void check_same_as_rank_0(const std::string& rank_0, const std::string& mine_tex
 }
 
 std::vector<std::string> rounding_notes(const std::string& old_description, const std::string& now_description, const Options& o) {
-    json old = json::parse(old_description), now = json::parse(now_description);
+    const json old = parsed_description(old_description, "the checkpoint's state.json"), now = json::parse(now_description);
     std::vector<std::string> notes;
     for (const auto& [part, key] : {std::pair{"build", "commit"}, {"build", "compiler"}, {"machine", "cpu"}, {"machine", "ranks"}}) {
-        if (old[part].value(key, now[part][key]) == now[part][key]) continue;
+        const std::string was = told(old, part, key), is = told(now, part, key);
+        if (was == is || was == "?") continue;
         if (std::string(key) == "ranks" && o.deterministic_ranks > 0) continue;
-        notes.push_back(format("note: %s was %s and is %s: rounding may differ from a run that was not interrupted", key,
-                               old[part][key].dump().c_str(), now[part][key].dump().c_str()));
+        notes.push_back(format("note: %s was %s and is %s: rounding may differ from a run that was not interrupted", key, printable(was).c_str(), is.c_str()));
     }
     return notes;
 }

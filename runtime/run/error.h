@@ -14,6 +14,11 @@ struct Error : std::runtime_error {
     Error(int code, const std::string& message) : std::runtime_error(message), exit_code(code) {}
 };
 
+// A file could not be written: the disk's fault or its fullness, not the caller's.
+struct WriteError : Error {
+    explicit WriteError(const std::string& message) : Error(EXIT_FAILED, message) {}
+};
+
 // printf into a string
 inline std::string format_list(const char* fmt, va_list args) {
     va_list again;
@@ -47,6 +52,15 @@ inline std::string format_list(const char* fmt, va_list args) {
     va_end(args);
     throw Error(EXIT_USAGE, message);
 }
+// A disk did not take what was written: exit code 1, as WriteError.
+[[noreturn, gnu::format(printf, 1, 2)]] inline void fail_write(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string message = format_list(fmt, args);
+    va_end(args);
+    throw WriteError(message);
+}
 // ensure(n > 0, "%s: %d tokens; give a longer text", path, n)
 #define ensure(condition, ...) do { if (!(condition)) fail(__VA_ARGS__); } while (0)
+#define ensure_written(condition, ...) do { if (!(condition)) fail_write(__VA_ARGS__); } while (0)
 #define ensure_usage(condition, ...) do { if (!(condition)) fail_usage(__VA_ARGS__); } while (0)

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sys/stat.h>
@@ -43,11 +44,35 @@ bool file_exists(const std::string& path) {
     return stat(path.c_str(), &st) == 0;
 }
 
+static const char* kind_of_file(mode_t mode) {
+    return S_ISDIR(mode) ? "a folder" : S_ISFIFO(mode) ? "a pipe" : S_ISSOCK(mode) ? "a socket" : "a device";
+}
+
 uint64_t file_size(int fd, const std::string& path) {
     struct stat st;
     ensure(fstat(fd, &st) == 0, "%s: %s", path.c_str(), strerror(errno));
-    ensure(S_ISREG(st.st_mode), "%s: not a regular file", path.c_str());
+    ensure(S_ISREG(st.st_mode), "%s: is %s, not a regular file", path.c_str(), kind_of_file(st.st_mode));
     return uint64_t(st.st_size);
+}
+
+int open_to_read(const std::string& path) {
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);      // nothing changes for regular files
+    ensure(fd >= 0, "%s: %s", path.c_str(), errno == ENXIO ? "is a socket or a device, not a regular file" : strerror(errno));
+    try {
+        file_size(fd, path);
+    } catch (...) {
+        close(fd);
+        throw;
+    }
+    return fd;
+}
+
+std::string error_text(const std::exception& e) {
+    const auto* f = dynamic_cast<const std::filesystem::filesystem_error*>(&e);
+    if (!f) return e.what();
+    const std::string text = f->what(), begin = "filesystem error: ", operation = text.substr(0, text.find(": ", begin.size()));
+    const std::string what = operation.starts_with(begin) ? operation.substr(begin.size()) + ": " : "";
+    return f->path1().string() + ": " + what + f->code().message();
 }
 
 uint64_t free_bytes(const std::string& path) {
@@ -68,8 +93,7 @@ void pread_fully(int fd, void* out, size_t bytes, uint64_t offset, const std::st
 }
 
 std::string file_read(const std::string& path, uint64_t max_bytes) {
-    int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    ensure(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
+    const int fd = open_to_read(path);
     try {
         uint64_t bytes = file_size(fd, path);
         ensure(bytes <= max_bytes, "%s: %llu bytes is more than the %llu expected at most", path.c_str(), (unsigned long long)bytes,
@@ -84,6 +108,18 @@ std::string file_read(const std::string& path, uint64_t max_bytes) {
     }
 }
 
+std::string stdin_read() {
+    std::string text;
+    char piece[1 << 16];
+    for (;;) {
+        const ssize_t n = read(STDIN_FILENO, piece, sizeof piece);
+        if (n < 0 && errno == EINTR) continue;
+        ensure(n >= 0, "standard input: %s", strerror(errno));
+        if (n == 0) return text;
+        text.append(piece, size_t(n));
+    }
+}
+
 // ---- writing
 
 std::string parent_folder(const std::string& path) {
@@ -93,16 +129,16 @@ std::string parent_folder(const std::string& path) {
 
 void fsync_folder(const std::string& path) {
     int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    ensure(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
+    ensure_written(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
     int error = fsync(fd) == 0 ? 0 : errno;
     close(fd);
     // Some network and FUSE file systems have no fsync for folders and say EINVAL: nothing can be done there.
-    ensure(error == 0 || error == EINVAL, "%s: fsync: %s", path.c_str(), strerror(error));
+    ensure_written(error == 0 || error == EINVAL, "%s: fsync: %s", path.c_str(), strerror(error));
 }
 
 FileWriter::FileWriter(const std::string& p) : path(p) {
-    fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    ensure(fd >= 0, "%s: cannot be created: %s", path.c_str(), strerror(errno));
+    fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
+    ensure_written(fd >= 0, "%s: cannot be created: %s", path.c_str(), errno == ENXIO ? "is a pipe that nobody reads" : strerror(errno));
     struct stat st;
     removable = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     buffer.reserve(WRITE_BUFFER_BYTES);
@@ -120,7 +156,7 @@ static void write_fully(int fd, const char* data, size_t bytes, const std::strin
     while (bytes > 0) {
         ssize_t n = ::write(fd, data, bytes);
         if (n < 0 && errno == EINTR) continue;
-        ensure(n >= 0, "%s: writing: %s", path.c_str(), strerror(errno));
+        ensure_written(n >= 0, "%s: writing: %s", path.c_str(), strerror(errno));
         data += n;
         bytes -= size_t(n);
     }
@@ -147,11 +183,11 @@ std::string FileWriter::finish() {
     crash_point("after-write");
     crash_point("before-fsync");
     // After a failed fsync the kernel may drop the dirty pages: never retry, the file is lost [Rebello et al. 2020].
-    ensure(fsync(fd) == 0, "%s: fsync: %s", path.c_str(), strerror(errno));
+    ensure_written(fsync(fd) == 0, "%s: fsync: %s", path.c_str(), strerror(errno));
     crash_point("after-fsync");
     int error = close(fd) == 0 ? 0 : errno;
     fd = -1;
-    ensure(error == 0, "%s: close: %s", path.c_str(), strerror(error));
+    ensure_written(error == 0, "%s: close: %s", path.c_str(), strerror(error));
     return hash.hex();
 }
 
@@ -163,7 +199,7 @@ std::string file_write(const std::string& path, std::string_view text) {
 
 void rename_durably(const std::string& from, const std::string& to) {
     crash_point("before-rename");
-    ensure(rename(from.c_str(), to.c_str()) == 0, "%s: cannot be renamed to %s: %s", from.c_str(), to.c_str(), strerror(errno));
+    ensure_written(rename(from.c_str(), to.c_str()) == 0, "%s: cannot be renamed to %s: %s", from.c_str(), to.c_str(), strerror(errno));
     crash_point("after-rename");
     fsync_folder(parent_folder(to));
 }
@@ -175,6 +211,12 @@ void file_replace(const std::string& path, std::string_view text) {
 }
 
 // ---- JSON
+
+std::string json_reason(const std::exception& e) {           // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
+    const std::string text = e.what();
+    const size_t tag = text.starts_with("[json.exception") ? text.find("] ") : std::string::npos;
+    return printable(tag == std::string::npos ? text : text.substr(tag + 2), 160);
+}
 
 nlohmann::json json_parse(std::string_view text, const std::string& where, JsonLimits limits) {
     using nlohmann::json;
@@ -203,7 +245,7 @@ nlohmann::json json_parse(std::string_view text, const std::string& where, JsonL
     try {
         return json::parse(text.begin(), text.end(), check);
     } catch (const json::exception& e) {
-        fail("%s: not valid JSON: %s", where.c_str(), printable(e.what(), 160).c_str());
+        fail("%s: not valid JSON: %s", where.c_str(), json_reason(e).c_str());
     }
 }
 

@@ -21,10 +21,15 @@ struct Hasher {
 std::string hash_hex(std::string_view bytes);
 
 bool file_exists(const std::string& path);
+// Opens to read, without waiting: a pipe or a device in a file's place is refused (a pipe that nobody writes would be waited for).
+int open_to_read(const std::string& path);
+// What an exception says, in one line that begins with the file: those of <filesystem> come as "filesystem error: ... [path]".
+std::string error_text(const std::exception& e);
 uint64_t file_size(int fd, const std::string& path);
 uint64_t free_bytes(const std::string& path);                              // for an ordinary user, on the disk that holds path
 void pread_fully(int fd, void* out, size_t bytes, uint64_t offset, const std::string& path);
 std::string file_read(const std::string& path, uint64_t max_bytes);        // fails when it is larger
+std::string stdin_read();                                                  // all of standard input
 void fsync_folder(const std::string& path);                                // makes names in it durable
 std::string parent_folder(const std::string& path);
 
@@ -54,6 +59,8 @@ void rename_durably(const std::string& from, const std::string& to);
 // recurse), and a duplicate key is an error. `where` begins the message.
 struct JsonLimits { size_t depth = 8, members = 10000, total = 100000; };
 nlohmann::json json_parse(std::string_view text, const std::string& where, JsonLimits limits = {});
+
+std::string json_reason(const std::exception&);      // what nlohmann-json says, printable, without its number
 
 // For messages: what a file calls itself may be long or unprintable.
 std::string printable(std::string_view text, size_t max_bytes = 80);

@@ -92,9 +92,7 @@ struct Pieces {
     int fd;
     uint64_t at = 0;
     std::vector<char> bytes;
-    Pieces(const SafetensorsFile& file, const TensorInfo& tensor) : f(file), t(tensor), fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC)) {
-        ensure(fd >= 0, "%s: %s", f.path.c_str(), strerror(errno));
-    }
+    Pieces(const SafetensorsFile& file, const TensorInfo& tensor) : f(file), t(tensor), fd(open_to_read(file.path)) {}
     ~Pieces() { close(fd); }
     Pieces(const Pieces&) = delete;
     Pieces& operator=(const Pieces&) = delete;

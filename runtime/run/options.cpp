@@ -274,10 +274,10 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
     }
 }
 
-std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks) {
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks, const std::string& where) {
     Options before, after = now;
     before.program = now.program;
-    options_from_json(before, old_json, "the run's config.json");
+    options_from_json(before, old_json, where);
     // 0 means "choose": compare what was chosen.
     if (same_ranks) {
         before.micro_batch = batch_plan(before, ranks).micro_batch;
@@ -322,6 +322,10 @@ static void options_check(const Options& o) {
     const ModelConfig& m = o.model;
     ensure_usage(m.HS > 0 || m.C % m.NH == 0, "--width: %d is not a multiple of --heads %d; change one, or give --head-dim", m.C, m.NH);
     ensure_usage(m.NKV == 0 || m.NH % m.NKV == 0, "--kv-heads: %d does not divide --heads %d", m.NKV, m.NH);
+    int64_t tokens;
+    ensure_usage(!__builtin_mul_overflow(o.steps, o.batch_tokens, &tokens), "--steps: %lld of --batch-tokens %lld are more than 2^63 tokens",
+                 (long long)o.steps, (long long)o.batch_tokens);
+    ensure_usage(o.stop_at <= o.steps, "--stop-at: %lld is beyond the last step, --steps %lld", (long long)o.stop_at, (long long)o.steps);
     ensure_usage(!(o.resume && o.overwrite), "--resume and --overwrite exclude each other");
     ensure_usage(!o.data.empty() && !o.runs_dir.empty(), "%s: the value is empty", o.data.empty() ? "--data" : "--runs-dir");
     batch_plan(o);

@@ -67,7 +67,8 @@ void options_from_json(Options& o, const std::string& json_text, const std::stri
 // validation set; micro_batch too, as it changes rounding). Not: threads, val_every, sample_*, save_every, keep, names.
 // Compares options as given: a default 0 and the same size given outright differ.
 // ranks: with how many the run goes on; when they are not those it had, a micro-batch may differ.
-std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks = 1, bool same_ranks = true);
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks = 1, bool same_ranks = true,
+                                           const std::string& where = "the run's config.json");
 
 // Sequences per optimizer step, of all ranks; micro-batch and accumulation steps of each. Fails with the nearest valid values.
 struct BatchPlan { int64_t sequences = 0; int micro_batch = 0; int64_t accumulation = 0; };

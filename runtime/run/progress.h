@@ -19,7 +19,8 @@ struct Progress {
 };
 
 // state.json and back. description: the run's (description.h), kept beside it. `where` begins the message about a wrong text.
+// Believed is only what can be: of step `step`, with `sequences` samples a step.
 std::string progress_to_json(const Progress& at, const std::string& description);
-Progress progress_from_json(const std::string& state_json, const std::string& where);
+Progress progress_from_json(const std::string& state_json, int64_t step, uint64_t sequences, const std::string& where);
 // The description in a state.json.
 std::string described_in(const std::string& state_json, const std::string& where);

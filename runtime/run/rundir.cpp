@@ -1,6 +1,7 @@
 // A run's folder: lock, log files, trimming after a resume; see rundir.h. The console is in console.cpp, checkpoints in checkpoint.cpp.
 #include "runtime/run/rundir.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -53,7 +54,9 @@ static bool try_lock(RunDir& r, int flags) {
 }
 
 static FILE* open_log(const std::string& path, const char* header) {
-    FILE* f = fopen(path.c_str(), "ae");
+    const int fd = open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    ensure_written(fd >= 0, "%s: %s", path.c_str(), errno == ENXIO ? "is a pipe, not a regular file" : strerror(errno));
+    FILE* f = fdopen(fd, "a");
     ensure(f, "%s: %s", path.c_str(), strerror(errno));
     if (fseek(f, 0, SEEK_END) == 0 && ftell(f) == 0) fputs(header, f), fflush(f);
     return f;
@@ -65,8 +68,10 @@ static void open_logs(RunDir& r) {
 }
 
 void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name, bool resume, bool overwrite) {
-    ensure_usage(!name.empty() && name[0] != '.' && name.find('/') == std::string::npos,
-                 "--run: '%s' cannot name a run; it must not be empty, begin with '.' or contain '/'", printable(name).c_str());
+    const bool has_control = std::any_of(name.begin(), name.end(), [](char c) { return uint8_t(c) < 32 || c == 127; });
+    ensure_usage(!name.empty() && name.size() <= 200 && name[0] != '.' && name[0] != '-' && name.find('/') == std::string::npos && !has_control,
+                 "--run: '%s' cannot name a run; it must not be empty, longer than 200 bytes, begin with '.' or '-', or contain '/' or control characters",
+                 printable(name).c_str());
     r.dir = runs_dir + "/" + name;
     const bool exists = fs::is_directory(r.dir);
     ensure(exists || !file_exists(r.dir), "%s: exists and is not a folder; remove it or choose another --run", r.dir.c_str());

@@ -2,9 +2,6 @@
 #include "runtime/run/safetensors.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -97,12 +94,6 @@ static void parse_header(SafetensorsFile& f, const std::string& text) {
     }
     ensure(expected == data_bytes, "%s: the tensors end at byte %llu of the data, which has %llu", f.path.c_str(), (unsigned long long)expected,
            (unsigned long long)data_bytes);
-}
-
-static int open_to_read(const std::string& path) {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    ensure(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
-    return fd;
 }
 
 SafetensorsFile safetensors_open(const std::string& path) {

@@ -7,15 +7,24 @@
 
 #include <csignal>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 
-static volatile sig_atomic_t received = 0;
+#include "runtime/run/error.h"
+
+static volatile sig_atomic_t received = 0, quit_at_once = 1;
 
 static void on_signal(int number) {
     if (received) _exit(128 + number);
     received = number;
+    if (!quit_at_once) return;
+    static const char text[] = "stopped by a signal during start-up; nothing has changed\n";
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) {}
+    _exit(EXIT_STOPPED_AND_SAVED);
 }
+
+void signals_quit_at_once(bool yes) { quit_at_once = yes; }
 
 void signals_install() {
     struct sigaction action;
@@ -32,10 +41,14 @@ void signals_install() {
     action.sa_handler = SIG_IGN;
     for (int number : {SIGXFSZ, SIGPIPE}) sigaction(number, &action, nullptr);
     pthread_sigmask(SIG_BLOCK, &stop, nullptr);            // threads inherit this
-    std::thread([stop] {
-        pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
-        for (;;) pause();
-    }).detach();
+    try {
+        std::thread([stop] {
+            pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
+            for (;;) pause();
+        }).detach();
+    } catch (const std::system_error& e) {
+        fail("no thread for signals can be started (%s); raise the limit: ulimit -u, or a container's number of processes", e.code().message().c_str());
+    }
 }
 
 bool stop_requested() { return received != 0; }

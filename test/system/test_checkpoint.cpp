@@ -6,6 +6,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -234,4 +235,47 @@ TEST_CASE("checkpoint: disk full: the old one stays, the temporary goes, bytes n
     CHECK(status == 0);
     CHECK(names_in(run.path + "/checkpoints") == std::vector<std::string>{"latest", "step-00000010"});
     CHECK(content_of(checkpoint_find(run.path)) == 10);
+}
+
+TEST_CASE("checkpoints: all gone although one was saved is a loss; before the first save it is a young run") {
+    TempDir run;
+    CHECK(checkpoint_find(run.path).dir == "");
+    save(run.path, 10);
+    fs::remove_all(run.path + "/checkpoints");
+    int code = 0;
+    CHECK(has(error_of([&] { checkpoint_find(run.path); }, &code), "the checkpoints are gone"));
+    CHECK(code == EXIT_USAGE);
+    fs::create_directory(run.path + "/checkpoints");
+    CHECK(has(error_of([&] { checkpoint_find(run.path); }), "put them back, or start again with --overwrite"));
+}
+
+TEST_CASE("checkpoints: a pipe or a folder in a file's place is refused, not waited for") {
+    for (const char* name : {"manifest.json", "state.json", "model.safetensors"})
+        for (bool pipe : {true, false}) {
+            TempDir run;
+            save(run.path, 10);
+            const std::string newest = save(run.path, 20), path = newest + "/" + name;
+            fs::remove(path);
+            if (pipe) REQUIRE(mkfifo(path.c_str(), 0644) == 0);
+            else fs::create_directory(path);
+            CHECK(has(error_of([&] { checkpoint_verify(newest); }), path));
+            int64_t used = 0;
+            stderr_of([&] { used = checkpoint_find(run.path).step; });
+            CHECK(used == 10);
+        }
+}
+
+TEST_CASE("checkpoints: free bytes are told where the disk is at fault, and only there") {
+    TempDir run;
+    auto diverged = tensors("w", 1);
+    diverged[0].fill = [](uint64_t, size_t, void*) { fail("tensor w holds nan at element 3: training diverged"); };
+    const std::string message = error_of([&] { checkpoint_save({run.path, 2}, 1, diverged, {}, "{}"); });
+    CHECK(has(message, "holds nan"));
+    CHECK_FALSE(has(message, "are free"));
+    try {
+        fs::create_directory(run.path + "/absent/folder");
+        CHECK(false);
+    } catch (const std::exception& e) {
+        CHECK(error_text(e) == run.path + "/absent/folder: cannot create directory: No such file or directory");
+    }
 }

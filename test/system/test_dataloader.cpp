@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "dataloader/dataloader.h"
@@ -226,4 +228,42 @@ TEST_CASE("fingerprint: same data same value, any edit another") {
     CHECK(edited != before);
     std::filesystem::rename(dir.path + "/train_0.bin", dir.path + "/train_1.bin");
     CHECK(dataset_open(dir.path, "train", 4, 100).fingerprint != edited);     // names decide the order of shards
+}
+
+TEST_CASE("shards say which tokenizer made them; another one is refused, none is noticed") {
+    TempDir dir;
+    const std::string mine(32, 'a'), other = std::string(31, '0') + "1", path = dir.path + "/train_0.bin";
+    const auto tokens = counting(64, 0, 100);
+    for (const std::string& fingerprint : {std::string(), mine, other}) {
+        shard_write(path, tokens.data(), tokens.size(), 100, fingerprint);
+        const Shard s = shard_open(path);
+        CHECK(s.tokenizer == fingerprint);
+        close(s.fd);
+    }
+    shard_write(path, tokens.data(), tokens.size(), 100, mine);
+    CHECK(dataset_open(dir.path, "train", 4, 100, mine).of_unknown_tokenizer == 0);
+    CHECK(dataset_open(dir.path, "train", 4, 100).samples > 0);                 // nothing to compare with
+    const std::string message = error_of([&] { dataset_open(dir.path, "train", 4, 100, other); });
+    for (const std::string& part : {path, mine, other}) CHECK(has(message, part));
+    const std::string fingerprint = dataset_open(dir.path, "train", 4, 100, mine).fingerprint;
+    write(path, tokens, 100);                                                  // llm.c's: zeros there
+    CHECK(dataset_open(dir.path, "train", 4, 100, mine).of_unknown_tokenizer == 1);
+    CHECK(dataset_open(dir.path, "train", 4, 100, mine).fingerprint == fingerprint);    // of the tokens: runs go on with either
+}
+
+TEST_CASE("data: a pipe for a shard is refused, not waited for; a folder that cannot be read is not called missing") {
+    TempDir dir;
+    REQUIRE(mkfifo((dir.path + "/train.bin").c_str(), 0644) == 0);
+    CHECK(has(open_error(dir.path), "train.bin: is a pipe, not a regular file"));
+    CHECK(has(open_error(dir.path + "/absent"), "no such data folder"));
+    std::filesystem::permissions(dir.path, std::filesystem::perms::none);
+    const pid_t child = fork();                                                // root may read anything: as somebody else
+    if (child == 0) {
+        if (geteuid() == 0 && setuid(65534) != 0) _exit(0);
+        _exit(has(open_error(dir.path), "cannot be read: Permission denied") ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    CHECK(status == 0);
+    std::filesystem::permissions(dir.path, std::filesystem::perms::owner_all);
 }

@@ -124,7 +124,9 @@ done <<TABLE
 --lr 2e-3|lr: 0.001 -> 0.002
 TABLE
 "$BUILD/tokenizer" train --vocab-size 310 --out "$T/other.json" "$T/text.txt" >/dev/null
-one_line "another vocabulary" 2 "tokenizer_fingerprint" train --run "of-$MAIN" --resume --tokenizer "$T/other.json"
+one_line "another vocabulary beside the same shards" 1 "was encoded with another tokenizer" train --run "of-$MAIN" --resume --tokenizer "$T/other.json"
+"$BUILD/tokenizer" encode --tokenizer "$T/other.json" --out "$T/other" "$T/text.txt" >/dev/null
+one_line "another vocabulary, encoded with it" 2 "tokenizer_fingerprint" train --run "of-$MAIN" --resume --data "$T/other"
 other=$(ls -d "$BUILD/train-$MAIN"-cpu-fp64 2>/dev/null)
 if [[ -n $other ]]; then one_line "another precision" 2 'build.precision: "fp32" -> "fp64"' "$other" "${SIZE[@]}" --runs-dir "$R" --run "of-$MAIN" --resume
 else skip "no fp64 build: another precision"; fi

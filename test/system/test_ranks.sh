@@ -132,6 +132,10 @@ start hung 3 --comm-timeout 2 --deterministic-ranks 0
 kill -STOP "$(rank_pid hung 2)"
 ended hung "rank 2 .*did not answer.*step"
 report "$((code == 0))" "hung: exit code $code"
+start stopped 3 --comm-timeout 2 --deterministic-ranks 0
+kill -STOP "$(rank_pid stopped 0)"                   # wakes up when the launcher ends it: it must not then have an opinion
+ended stopped "rank 0 .*did not answer.*step"
+report "$(($(grep -c 'error: ' "$T/stopped.out") != 1))" "stopped: one line" "$(cat "$T/stopped.out")"
 
 # ---- 11: a signal to one rank, or to all through mpirun
 start signalled 3 --deterministic-ranks 0

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -79,10 +80,21 @@ TEST_CASE("rundir: a folder that is no run is never deleted nor written into") {
     CHECK(open_error(dir.path, "died", false, false) == "");
     spill(dir.path + "/file", "");
     CHECK(has(open_error(dir.path, "file", false, true), "not a folder"));
-    for (const char* name : {"", ".", "..", "../x", "a/b", "/etc"}) {
+    for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("../x"), std::string("a/b"), std::string("/etc"), std::string("-x"),
+                                    std::string("--resume"), std::string("a\nb"), std::string("\x1b[31m"), std::string("a\x7f"), std::string(201, 'n')}) {
         int code = 0;
         CHECK(has(open_error(dir.path, name, false, true, &code), "--run"));
         CHECK(code == EXIT_USAGE);
+    }
+}
+
+TEST_CASE("rundir: a pipe in a log's place is refused, not waited for") {
+    for (const char* name : {"metrics.jsonl", "metrics.csv"}) {
+        TempDir dir;
+        make_run(dir.path, "a", 1);
+        fs::remove(dir.path + "/a/" + name);
+        REQUIRE(mkfifo((dir.path + "/a/" + name).c_str(), 0644) == 0);
+        CHECK(has(open_error(dir.path, "a", true, false), std::string(name) + ": is a pipe"));
     }
 }
 

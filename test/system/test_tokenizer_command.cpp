@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <set>
+#include <unistd.h>
 
 #include "dataloader/dataloader.h"
 #include "runtime/run/files.h"
@@ -163,4 +165,33 @@ TEST_CASE("command: train, encode, decode; wrong options exit 2; existing output
     CHECK(command({"decode", "--tokenizer", w / "t.json", "100000"}) == EXIT_FAILED);
     CHECK_FALSE(fs::exists(w / "e"));
     CHECK_FALSE(fs::exists(w / "x.json"));
+}
+
+TEST_CASE("command: - is standard input; decode leaves special tokens out on demand; a shard of another tokenizer is refused") {
+    const Workplace w;
+    const std::string text = w.file("a.txt", story(100)), t = w / "t.json";
+    make_tokenizer(t);
+    auto with_input = [&](const std::vector<std::string>& args) {
+        const int saved = dup(0), file = open(text.c_str(), O_RDONLY);
+        dup2(file, 0);
+        const int code = command(args);
+        dup2(saved, 0);
+        close(saved);
+        close(file);
+        return code;
+    };
+    CHECK(command({"encode", "--tokenizer", t, "--out", w / "named", text}) == 0);
+    CHECK(with_input({"encode", "--tokenizer", t, "--out", w / "piped", "-"}) == 0);
+    CHECK(tokens_of(w / "piped", "train") == tokens_of(w / "named", "train"));
+    CHECK(tokens_of(w / "piped", "val") == tokens_of(w / "named", "val"));
+    CHECK(with_input({"train", "--vocab-size", "300", "--out", w / "u.json", "-"}) == 0);
+    CHECK(with_input({"encode", "--tokenizer", t, "--out", w / "twice", "-", "-"}) == EXIT_USAGE);
+    const Tokenizer tokenizer = tokenizer_load(t);
+    const auto ids = tokens_of(w / "named", "val");
+    REQUIRE(ids.back() == uint32_t(tokenizer.special_id(END_OF_TEXT)));
+    const std::string whole = tokenizer_decode(tokenizer, ids.data(), ids.size()), plain = tokenizer_decode(tokenizer, ids.data(), ids.size(), false);
+    CHECK(whole == plain + END_OF_TEXT);
+    CHECK(command({"decode", "--skip-special", "--tokenizer", t, std::to_string(ids.back())}) == 0);
+    CHECK(command({"decode", "--tokenizer", w / "u.json", w / "named/val_000000.bin"}) == EXIT_FAILED);
+    CHECK(shard_open(w / "named/val_000000.bin").tokenizer == tokenizer_fingerprint(tokenizer));
 }
