@@ -24,7 +24,7 @@ fi
 
 T=$(mktemp -d "$SCRATCH/qv-machines.XXXXXX") || exit 1
 leave() {
-    [[ -z ${running:-} ]] || kill -KILL "$running" 2>/dev/null
+    (($$ != 1)) || kill -KILL -1 2>/dev/null             # the first process of its namespace: this ends all the others in it
     for mounted in "$T"/*/{proc,dev/pts,dev/shm}; do mountpoint -q "$mounted" && umount -l "$mounted"; done
     rm -rf --one-file-system "$T"
 }
@@ -36,13 +36,11 @@ checks=0 failures=0 table="" missing=""
 step() {
     local who=$1 what=$2 code=$3 text=$4 command=$5 got started=$SECONDS home=/root user=root
     [[ $who == root ]] || home=/home/reader user=reader
-    # In the background, so that a signal is acted on at once; timeout ends the whole group.
+    # timeout ends the whole group.
     timeout -k 10 "$LIMIT" chroot --userspec="$user:$user" --groups="" "$ROOT" env -i HOME=$home USER=$user PATH=/usr/local/bin:/usr/bin:/bin$([[ $who == root ]] && echo :/usr/sbin:/sbin) \
         LC_ALL=C.UTF-8 ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} bash -c "cd $home/qv.cu 2>/dev/null || cd $home; $command" >"$T/log" 2>&1 </dev/null &
-    running=$!
-    wait "$running"
+    wait $!
     got=$?
-    running=""
     checks=$((checks + 1))
     local verdict=ok
     if [[ $got != "$code" ]] || ! grep -qF -- "$text" "$T/log"; then
@@ -57,7 +55,6 @@ step() {
 }
 
 make_system() {          # release
-    ROOT=$T/$1 SYSTEM="Debian $1"
     mkdir -p "$ROOT"
     if [[ -n $CACHE && -s $CACHE/debian-$1.tar ]]; then
         tar -xpf "$CACHE/debian-$1.tar" -C "$ROOT" || return 1
@@ -77,8 +74,9 @@ make_system() {          # release
 version() { chroot "$ROOT" dpkg-query -W -f '${Version}' "$1" 2>/dev/null | sed 's/^[0-9]*://; s/[-+~].*//'; }
 
 for release in $RELEASES; do
-    started=$SECONDS
-    make_system "$release" || { missing+=" $release"; printf 'no %s can be made from %s\n' "$release" "$MIRROR"; continue; }
+    started=$SECONDS ROOT=$T/$release
+    make_system "$release" &                              # in the background, so that a signal is acted on at once
+    wait $! || { missing+=" $release"; printf 'no %s can be made from %s\n' "$release" "$MIRROR"; continue; }
     SYSTEM="Debian $(cut -d. -f1 "$ROOT/etc/debian_version"), g++ $(version g++)"
     printf '%s: made in %d s\n' "$SYSTEM" $((SECONDS - started))
     step reader "without the libraries: says what to install, without sudo" 2 "(as root; there is no sudo here)" "make train"
