@@ -141,6 +141,8 @@ LAYERS      := $(LAYERS_$(BACKEND))
 RUNTIME   := $(filter-out runtime/run/build_info.cpp,$(wildcard runtime/run/*.cpp)) $(wildcard dataloader/*.cpp)
 TOKENIZER := $(filter-out tokenizer/main.cpp,$(wildcard tokenizer/*.cpp))
 objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
+# What the tools beside the trainer share: command lines, opening a run.
+TOOLS     := tools/arguments.cpp tools/open_run.cpp
 # The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.
 HOST      := build/obj/host-$(MARCH)$(addprefix -,$(SANITIZE))
 # The report's parts but its main, for the tests too.
@@ -192,6 +194,14 @@ tokenizer: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 report: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/report
+generate: setup-build
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/generate-$(ATTN)$(PARTS)$(SUFFIX)
+	@echo "built build/generate-$(ATTN)$(PARTS)$(SUFFIX)   try: build/generate-$(ATTN)$(PARTS)$(SUFFIX) runs/NAME --prompt 'Once upon a time'"
+evaluate: setup-build
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/evaluate-%$(SUFFIX),$(sort $(NAMES)))
+	@echo "built build/evaluate-*$(SUFFIX)   try: scripts/evaluate.sh runs/A runs/B"
+exchange: setup-build
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/export build/import
 
 $(OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
@@ -218,6 +228,26 @@ build/tokenizer: $(OBJ)/tokenizer/main.o $(COMMON)
 	$(link)
 build/inspect: $(OBJ)/tools/inspect.o $(COMMON)
 	$(link)
+# Tools that use a model, one for each variant as the trainer.
+TOOL_OBJ   = $(patsubst %.cpp,$(HOST)/%.o,$(TOOLS))
+$(OBJ)/generate-%.o $(OBJ)/evaluate-%.o $(OBJ)/bench-decode-%.o $(TOOL_OBJ): CXXFLAGS += -O1
+$(OBJ)/generate-%.o: tools/generate.cpp
+	$(compile_variant)
+$(OBJ)/evaluate-%.o: tools/evaluate.cpp
+	$(compile_variant)
+build/generate-%$(SUFFIX): $(OBJ)/generate-%.o $(TOOL_OBJ) $(COMMON)
+	$(link)
+build/evaluate-%$(SUFFIX): $(OBJ)/evaluate-%.o $(TOOL_OBJ) $(COMMON)
+	$(link)
+# To and from transformers. The modeling file goes into export as one string.
+build/export build/import: build/%: $(HOST)/tools/export/%.o $(TOOL_OBJ) $(COMMON)
+	$(link)
+$(HOST)/tools/export/%.o: CXXFLAGS += -O1
+$(HOST)/tools/export/export.o: $(HOST)/tools/export/modeling_qvcu.inc
+$(HOST)/tools/export/export.o: CPPFLAGS += -I$(HOST)
+$(HOST)/tools/export/modeling_qvcu.inc: tools/export/modeling_qvcu.py
+	@mkdir -p $(@D)
+	@{ printf 'R"QVCU('; cat $<; printf ')QVCU"\n'; } > $@
 # Text and a few thousand numbers: -O1 compiles in half the time, and g++ 12 then has no mistaken warnings about std::string.
 $(REPORT): CXXFLAGS += -O1
 build/report: $(OBJ)/tools/report/report.o $(REPORT) $(COMMON)

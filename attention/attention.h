@@ -5,6 +5,9 @@
 //   AttentionSpec attention_spec(const ModelConfig& c)       its parameters, buffers, FLOPs and cache, as tables
 //   void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l)            out (B, T, C) =
 //   void attention_backward(floatX* dx, const floatX* dout, const floatX* x, const AttentionLayer& l)   dx (B, T, C) =
+//   void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)                out (rows, C) =
+//       new tokens, of any sequences at any positions: appends them to the cache, then attends to it (sdpa_decode.h). The same
+//       numbers as attention_forward's, up to rounding; serves a chunk of a prompt and a single token alike
 //
 // A variant composes linear, rope, rmsnorm, copy and sdpa, so it is the same file on every backend. To add one: write its file, add
 // its name to VARIANTS in the Makefile; the gradient checks, the trainer and `make compare` find it there.
@@ -14,6 +17,7 @@
 #include "attention/spec.h"
 #include "layers/copy.h"
 #include "layers/linear.h"
+#include "layers/linear_rows.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
 #include "runtime/run/error.h"

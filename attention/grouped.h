@@ -10,6 +10,8 @@
 enum Weight { WQ, WK, WV, BQ, BK, BV, WO, BO };
 enum Saved { QKV, O, LSE };
 enum Scratch { DQKV, DO };
+enum Cached { CACHED_K, CACHED_V };
+enum Decoded { NEW_QKV, NEW_O };
 inline const VariantOptions ATTENTION_OPTIONS = {};
 
 inline int qkv_width(const ModelConfig& c) { return (c.NH + 2 * c.NKV) * c.HS; }
@@ -30,7 +32,8 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS : 0;
     s.macs_per_token = size_t(2 * C * (q + kv));
-    s.cache_elements = size_t(2 * kv);
+    s.cache = {{"k", c.NKV, c.HS}, {"v", c.NKV, c.HS}};      // K rotated
+    s.decode = {{"qkv", size_t(qkv_width(c))}, {"o", size_t(q)}};
     return s;
 }
 
@@ -64,4 +67,19 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     if (l.rope) rope_backward(dq, dq, l.rope, rope_shape(l));
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
+}
+
+// The cache keeps K (rotated) and V: 2 NKV HS elements per token and layer.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const size_t row = size_t(qkv_width(c)), HS = size_t(c.HS);
+    floatX *q = l.row(NEW_QKV), *k = q + c.NH * c.HS, *v = k + c.NKV * c.HS, *o = l.row(NEW_O);
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(l.rows(), c.C, qkv_width(c)));
+    if (l.rope) rope_forward(q, q, l.rope, {1, l.batch.rows, c.NH + c.NKV, c.HS, row, HS, row, HS, l.batch.position});
+    cache_append(l.cache[CACHED_K], k, row, c.NKV, c.HS, l.batch);
+    cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
+                      .scale = 1 / std::sqrt(double(c.HS))};
+    sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_K], l.cache[CACHED_V], nullptr, nullptr, l.bias, shape, l.batch);
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), c.NH * c.HS, c.C));
 }

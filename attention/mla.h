@@ -16,6 +16,8 @@
 enum Weight { WDQ, WDKV, WKR, GAIN_Q, GAIN_KV, WUQ, WUK, WUV, WO, BO };
 enum Saved { DOWN, CQ, CKV, Q, K, V, O, RSTD_Q, RSTD_KV, LSE };
 enum Scratch { DDOWN, DCQ, DCKV, DQ, DK, DV, DO };
+enum Cached { CACHED_C, CACHED_KR };
+enum Decoded { NEW_DOWN, NEW_CQ, NEW_CKV, NEW_Q, NEW_Q_ABSORBED, NEW_MIXED, NEW_O, NEW_RSTD };
 enum Own { D_C, D_R, D_CQ };
 
 inline const VariantOptions ATTENTION_OPTIONS = {
@@ -59,7 +61,10 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_v = c.HS;
     s.rope_width = c.own[D_R];
     s.macs_per_token = size_t(C * down_width(c) + q * (dcq ? dcq : C) + 2 * dc * heads + heads * C);
-    s.cache_elements = size_t(dc + dr);
+    s.cache = {{"c", 1, int(dc)}, {"kr", 1, int(dr)}};       // c normed, k^R rotated
+    s.decode = {{"down", size_t(down_width(c))}, {"cq", size_t(dcq)}, {"ckv", size_t(dc)}, {"q", size_t(q)}, {"absorbed q", size_t(c.NH * dc)},
+                {"mixed c", size_t(c.NH * dc)}, {"o", size_t(heads)}, {"rstd", 1, true}};
+    s.d_v_decode = int(dc);
     return s;
 }
 
@@ -134,4 +139,36 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     linear_backward_weight(l.dw[WDQ], nullptr, ddown, x, down_shape, l.accumulate);
     linear_backward_input(dx, ddown, l.w[WDQ], down_shape);
     if (c.own[D_CQ] == 0) linear_backward_input(dx, dq, l.w[WUQ], query, true);
+}
+
+// Absorbed [DeepSeek-V2, sec. 2.1.3]: q^C_h . k^C_h = q^C_h . (W_UK,h c) = (W_UK,h^T q^C_h) . c, and sum_j p_j v_hj = W_UV,h (sum_j p_j c_j).
+// So all heads read one cached vector c as key and as value, and k^R beside it; K and V are never made. It costs 2 NH HS d_c multiply-adds a
+// new token (what W_UK and W_UV cost anyway) and 2 NH d_c a cached token, d_c / HS times multi-head's, for a cache of d_c + d_r.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const size_t rows = l.rows(), width = size_t(down_width(c)), dc = size_t(c.own[D_C]), head = size_t(c.HS + c.own[D_R]), q_row = size_t(query_width(c));
+    floatX *down = l.row(NEW_DOWN), *q = l.row(NEW_Q), *absorbed = l.row(NEW_Q_ABSORBED), *mixed = l.row(NEW_MIXED), *o = l.row(NEW_O);
+    floatX* kr = down + c.own[D_CQ] + c.own[D_C];
+    linear_forward(down, x, l.w[WDQ], nullptr, linear_shape(rows, c.C, down_width(c)));
+    if (c.own[D_CQ] > 0) {
+        rmsnorm_forward(l.row(NEW_CQ), l.row_master(NEW_RSTD), down, l.w[GAIN_Q], rows, c.own[D_CQ], width);
+        linear_forward(q, l.row(NEW_CQ), l.w[WUQ], nullptr, linear_shape(rows, c.own[D_CQ], query_width(c)));
+    } else {
+        linear_forward(q, x, l.w[WUQ], nullptr, linear_shape(rows, c.C, query_width(c)));
+    }
+    rmsnorm_forward(l.row(NEW_CKV), l.row_master(NEW_RSTD), down + c.own[D_CQ], l.w[GAIN_KV], rows, c.own[D_C], width);
+    if (l.rope) {
+        rope_forward(q + c.HS, q + c.HS, l.rope, {1, l.batch.rows, c.NH, c.own[D_R], q_row, head, q_row, head, l.batch.position});
+        rope_forward(kr, kr, l.rope, {1, l.batch.rows, 1, c.own[D_R], width, 0, width, 0, l.batch.position});
+        cache_append(l.cache[CACHED_KR], kr, width, 1, c.own[D_R], l.batch);
+    }
+    cache_append(l.cache[CACHED_C], l.row(NEW_CKV), dc, 1, c.own[D_C], l.batch);
+    linear_rows_absorb(absorbed, q, l.w[WUK], {.rows = rows, .in = c.own[D_C], .out = c.HS, .ld_in = c.NH * dc, .ld_w = dc, .ld_out = q_row, .batch = c.NH,
+                                               .batch_x = dc, .batch_w = c.HS * dc, .batch_out = head});
+    DecodeShape shape{.NH = c.NH, .NKV = 1, .d_k = c.own[D_C], .d_v = c.own[D_C], .d_shared = c.own[D_R], .q_row = c.NH * dc, .q_head = dc, .shared_row = q_row,
+                      .shared_head = head, .scale = 1 / std::sqrt(double(c.HS + c.own[D_R]))};
+    sdpa_decode(mixed, l.partial, absorbed, q + c.HS, l.cache[CACHED_C], l.cache[CACHED_C], l.cache[CACHED_KR], nullptr, l.bias, shape, l.batch);
+    linear_forward(o, mixed, l.w[WUV], nullptr, {.rows = rows, .in = c.own[D_C], .out = c.HS, .ld_in = c.NH * dc, .ld_w = dc, .ld_out = size_t(c.NH * c.HS),
+                                                 .batch = c.NH, .batch_x = dc, .batch_w = c.HS * dc, .batch_out = size_t(c.HS)});
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(rows, c.NH * c.HS, c.C));
 }

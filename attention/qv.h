@@ -14,6 +14,8 @@
 enum Weight { WQ, WV, BQ, BV, WO, BO };
 enum Saved { QV, K, O, LSE };
 enum Scratch { DQV, DK, DO, OHAT };
+enum Cached { CACHED_V };
+enum Decoded { NEW_QV, NEW_O };
 enum Own { ROPE_FORM };
 enum RopeForm { KEY, VO };
 
@@ -44,7 +46,9 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS : 0;
     s.macs_per_token = size_t(C * (2 * q + v));
-    s.cache_elements = size_t(v);
+    s.cache = {{"v", c.NKV, c.HS}};
+    s.decode = {{"qv", size_t(q + v)}, {"o", size_t(q)}};
+    if (rope_on_key(c)) s.cache_note = "K = R(V) is not kept: V is rotated as it is read";
     return s;
 }
 
@@ -98,4 +102,22 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     if (rope_on_value_and_output(c)) rope_backward(dq, dq, l.rope, rope_shape(l, c.NH + c.NKV, row, row));
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
+}
+
+// The cache keeps V alone: NKV HS elements per token and layer. `key`: V as it is, and K = R(V) is made from it as it is read, three
+// operations an element beside the four of the scores and the output; `vo`: R(V), both key and value, rotated once.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
+    const size_t row = size_t(q_width + v_width), HS = size_t(c.HS), o_row = size_t(q_width);
+    floatX *q = l.row(NEW_QV), *v = q + q_width, *o = l.row(NEW_O);
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(l.rows(), c.C, q_width + v_width));
+    const int rotated_heads = rope_on_key(c) ? c.NH : rope_on_value_and_output(c) ? c.NH + c.NKV : 0;
+    if (rotated_heads > 0) rope_forward(q, q, l.rope, {1, l.batch.rows, rotated_heads, c.HS, row, HS, row, HS, l.batch.position});
+    cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
+                      .scale = 1 / std::sqrt(double(c.HS))};
+    sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_V], l.cache[CACHED_V], nullptr, rope_on_key(c) ? l.rope : nullptr, l.bias, shape, l.batch);
+    if (rope_on_value_and_output(c)) rope_forward(o, o, l.rope, {1, l.batch.rows, c.NH, c.HS, o_row, HS, o_row, HS, l.batch.position}, true);
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), q_width, c.C));
 }

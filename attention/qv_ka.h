@@ -7,6 +7,8 @@
 // G and K have no bias: a constant added to every key adds the same number to all of a query's scores; the softmax ignores it.
 // With W_K,g = [A_g ; B_g]: S_h = Q_h A_g^T G^T + Q_h B_g^T V_g^T, QV plus one shared key of width d_ctx, so decoding caches only
 // V and G: NKV HS + d_ctx elements per token and layer.
+// Under rope the rotation stands between W_K and the query and nothing can be absorbed: the cache then keeps K (rotated) beside V,
+// as large as multi-head's (attention_decode).
 // RoPE turns Q and K; V stays. Saved per token: (Q, V) side by side, G, the turned K, O, the log-sum-exp.
 #pragma once
 #include <cmath>
@@ -16,6 +18,8 @@
 enum Weight { WQ, WV, BQ, BV, WK, WO, BO, WCTX };
 enum Saved { QV, G, K, O, LSE };
 enum Scratch { DQV, DG, DK, DO };
+enum Cached { CACHED_V, CACHED_G_OR_K };
+enum Decoded { NEW_QV, NEW_G, NEW_K, NEW_Q_ABSORBED, NEW_O };
 enum Own { D_CTX, TIED };
 
 inline const VariantOptions ATTENTION_OPTIONS = {
@@ -27,6 +31,9 @@ inline void attention_defaults(ModelConfig& c) {
     if (c.own[D_CTX] == AUTO) c.own[D_CTX] = 2 * c.HS;
     ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
 }
+
+// Whether decoding can do without K: not under rope.
+inline bool absorbs_key(const ModelConfig& c) { return c.pos != Position::rope; }
 
 inline AttentionSpec attention_spec(const ModelConfig& c) {
     int64_t q = int64_t(c.NH) * c.HS, v = int64_t(c.NKV) * c.HS, C = c.C, d_ctx = c.own[D_CTX], HS = c.HS, d_k = d_ctx + HS;
@@ -45,7 +52,12 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS : 0;
     s.macs_per_token = size_t(C * (2 * q + v + d_ctx) + v * d_k);
-    s.cache_elements = size_t(v + d_ctx);
+    const bool absorbed = absorbs_key(c);
+    s.cache = {{"v", c.NKV, c.HS}, absorbed ? CacheSpec{"g", 1, int(d_ctx)} : CacheSpec{"k", c.NKV, c.HS}};
+    s.decode = {{"qv", size_t(q + v)}, {"g", size_t(d_ctx)}, {"k", absorbed ? 0 : size_t(v)}, {"absorbed q", absorbed ? size_t(c.NH * d_k) : 0}, {"o", size_t(q)}};
+    if (!absorbed)
+        s.cache_note = format("rope stands between W_K and the query: K is kept beside V, as multi-head attention does; without rope it would be V and G, %lld elements",
+                              (long long)(v + d_ctx));
     return s;
 }
 
@@ -109,4 +121,45 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
         linear_backward_weight(l.dw[WCTX], nullptr, l.grad(DG), x, context, l.accumulate);
         linear_backward_input(dx, l.grad(DG), l.w[WCTX], context, true);
     }
+}
+
+// Absorbed: q_h W_K,g = [q_h A_g ; q_h B_g], the queries of G (shared by the heads) and of V_g; nothing of K is ever made. It costs
+// NH HS (d_ctx + HS) multiply-adds a new token, and each cached token d_ctx + HS a head for its score instead of HS.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS, d_k = c.own[D_CTX] + c.HS, group = c.NH / c.NKV;
+    const size_t row = size_t(q_width + v_width), HS = size_t(c.HS), wk_head = c.own[TIED] ? 0 : HS * d_k, rows = l.rows();
+    floatX *q = l.row(NEW_QV), *v = q + q_width, *g = l.row(NEW_G), *o = l.row(NEW_O);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
+                      .scale = 1 / std::sqrt(double(c.HS))};
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(rows, c.C, q_width + v_width));
+    if (c.own[D_CTX] > 0) linear_forward(g, x, l.w[WCTX], nullptr, linear_shape(rows, c.C, c.own[D_CTX]));
+    cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
+    if (absorbs_key(c)) {
+        floatX* absorbed = l.row(NEW_Q_ABSORBED);            // (rows, NH, [d_ctx ; HS])
+        for (int j = 0; j < group; j++)                      // query head j of every group
+            linear_rows_absorb(absorbed + j * d_k, q + j * c.HS, l.w[WK],
+                               {.rows = rows, .in = d_k, .out = c.HS, .ld_in = size_t(c.NH) * d_k, .ld_w = size_t(d_k), .ld_out = row, .batch = c.NKV,
+                                .batch_x = size_t(group) * d_k, .batch_w = wk_head, .batch_out = group * HS});
+        cache_append(l.cache[CACHED_G_OR_K], g, size_t(c.own[D_CTX]), 1, c.own[D_CTX], l.batch);
+        shape.d_shared = c.own[D_CTX];
+        shape.q_row = shape.shared_row = size_t(c.NH) * d_k;
+        shape.q_head = shape.shared_head = size_t(d_k);
+        sdpa_decode(o, l.partial, absorbed + c.own[D_CTX], absorbed, l.cache[CACHED_V], l.cache[CACHED_V], l.cache[CACHED_G_OR_K], nullptr, l.bias, shape, l.batch);
+    } else {
+        floatX* k = l.row(NEW_K);
+        LinearShape from_value{.rows = rows, .in = c.HS, .out = c.HS, .ld_in = row, .ld_w = size_t(d_k), .ld_out = size_t(v_width), .batch = c.NKV,
+                               .batch_x = HS, .batch_w = wk_head, .batch_out = HS};
+        LinearShape from_context = from_value;
+        from_context.in = c.own[D_CTX];
+        from_context.ld_in = size_t(c.own[D_CTX]);
+        from_context.batch_x = 0;
+        linear_forward(k, v, l.w[WK] + c.own[D_CTX], nullptr, from_value);
+        if (c.own[D_CTX] > 0) linear_forward(k, g, l.w[WK], nullptr, from_context, true);
+        rope_forward(q, q, l.rope, {1, l.batch.rows, c.NH, c.HS, row, HS, row, HS, l.batch.position});
+        rope_forward(k, k, l.rope, {1, l.batch.rows, c.NKV, c.HS, size_t(v_width), HS, size_t(v_width), HS, l.batch.position});
+        cache_append(l.cache[CACHED_G_OR_K], k, size_t(v_width), c.NKV, c.HS, l.batch);
+        sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_G_OR_K], l.cache[CACHED_V], nullptr, nullptr, l.bias, shape, l.batch);
+    }
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(rows, q_width, c.C));
 }

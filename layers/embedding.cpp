@@ -3,11 +3,11 @@
 
 #include <algorithm>
 
-void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C) {
+void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C, const int* position) {
     size_t rows = size_t(B) * T;
 #pragma omp parallel for schedule(static)
     for (size_t r = 0; r < rows; r++) {
-        const floatX *e = wte + size_t(tokens[r]) * C, *p = pos ? pos + (r % T) * C : nullptr;
+        const floatX *e = wte + size_t(tokens[r]) * C, *p = pos ? pos + (position ? size_t(position[r]) : r % T) * C : nullptr;
         floatX* out = x + r * C;
         if (p) for (int c = 0; c < C; c++) out[c] = e[c] + p[c];
         else std::copy(e, e + C, out);

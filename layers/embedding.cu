@@ -12,7 +12,7 @@ constexpr int BLOCK = 256;
 
 // One thread: N elements. Bytes an element of bf16: 2 written, 2 to 4 read: memory-bound.
 template <int N> __global__ void __launch_bounds__(BLOCK)
-embedding_forward_kernel(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, size_t elements, int T, int C) {
+embedding_forward_kernel(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, const int* position, size_t elements, int T, int C) {
     size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N;
     if (i >= elements) return;
     size_t row = i / C, c = i % C;
@@ -20,7 +20,7 @@ embedding_forward_kernel(floatX* x, const int* tokens, const floatX* wte, const 
     load_floats(v, wte + size_t(tokens[row]) * C + c);
     if (pos) {
         float p[N];
-        load_floats(p, pos + row % T * C + c);
+        load_floats(p, pos + (position ? size_t(position[row]) : row % T) * C + c);
 #pragma unroll
         for (int k = 0; k < N; k++) v[k] += p[k];
     }
@@ -88,12 +88,12 @@ embedding_backward_finish_kernel(float* dwte, const float* partial, const int* t
 }
 }  // namespace
 
-void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C) {
+void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C, const int* position) {
     size_t elements = size_t(B) * T * C;
     if (elements == 0) return;
     bool pack = C % PACK == 0 && all_aligned16(x, wte, pos);
     auto kernel = pack ? embedding_forward_kernel<PACK> : embedding_forward_kernel<1>;
-    launch(kernel, grid_size(elements, size_t(BLOCK) * (pack ? PACK : 1)), dim3(BLOCK), 0)(x, tokens, wte, pos, elements, T, C);
+    launch(kernel, grid_size(elements, size_t(BLOCK) * (pack ? PACK : 1)), dim3(BLOCK), 0)(x, tokens, wte, pos, position, elements, T, C);
 }
 
 void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int* tokens, int B, int T, int C, bool accumulate) {

@@ -1,12 +1,13 @@
 // x[b,t] = wte[token[b,t]] + pos[t]        pos: learned wpe (GPT-2), a fixed sinusoidal table, or null
 // tokens: (B, T) int     wte: (Vp, C)     pos: (>= T, C)     x: (B, T, C)
+// position: (B * T) positions of the rows where they are not 0 .. T-1 of every sequence (decoding; device memory).
 // The backward adds in a fixed order of rows, so the sum does not depend on threads.
 #pragma once
 #include <cmath>
 
 #include "runtime/device/types.h"
 
-void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C);
+void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C, const int* position = nullptr);
 // dwte += (the tied head has written it before);  dpos (= | += when accumulate), null when pos is not learned.
 void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int* tokens, int B, int T, int C, bool accumulate);
 // The fixed table of Vaswani et al. 2017, sec. 3.5: pos[t][2i] = sin(t / 10000^(2i/C)), pos[t][2i+1] = cos(same). Host memory.

@@ -6,6 +6,7 @@
 
 #include "layers/cpu_math.h"
 #include "layers/gemm.h"
+#include "layers/linear_rows.h"
 
 namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
@@ -45,6 +46,7 @@ template <class Piece> void for_each_piece(int batch, size_t m, size_t n, size_t
 }  // namespace
 
 void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate, floatX* gelu_out) {
+    if (s.rows <= FEW_ROWS) return linear_rows_forward(y, x, w, b, s, accumulate, gelu_out);
     for_each_piece(s.batch, s.rows, s.out, s.in, [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
         floatX* out = y + h * s.batch_out + row * s.ld_out + col;
         gemm(false, true, int(rows), int(cols), s.in, x + h * s.batch_x + row * s.ld_in, s.ld_in, w + h * s.batch_w + col * s.ld_w, s.ld_w,

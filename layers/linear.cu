@@ -4,6 +4,7 @@
 
 #include "layers/column_sums.cuh"
 #include "layers/gelu.cuh"
+#include "layers/linear_rows.h"
 #include "layers/matmul.cuh"
 
 namespace {
@@ -83,6 +84,7 @@ LinearShape merge_heads(LinearShape s) {
 void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& shape, bool accumulate, floatX* gelu_out) {
     LinearShape s = b ? shape : merge_heads(shape);          // with a bias, every head adds the same one
     if (s.rows == 0 || s.out == 0) return;
+    if (s.rows <= FEW_ROWS) return linear_rows_forward(y, x, w, b, s, accumulate, gelu_out);
     Matmul p{.transpose_a = false, .transpose_b = true, .m = s.rows, .n = size_t(s.out), .k = size_t(s.in), .a = x, .lda = s.ld_in, .b = w, .ldb = s.ld_w,
              .d = y, .ldd = s.ld_out, .accumulate = accumulate, .batch = s.batch, .batch_a = s.batch_x, .batch_b = s.batch_w, .batch_d = s.batch_out};
     if (s.batch == 1 && gelu_out && !accumulate) {

@@ -12,6 +12,7 @@ struct Rotation {
     size_t from_row, from_head, to_row, to_head;
     float sign;                                              // +1: by the angle, -1: back
     bool add;
+    const int* position;                                     // of each row; null: row % T
 };
 
 // cos and sin of N neighbouring pairs, from the interleaved table
@@ -44,7 +45,7 @@ rope_kernel(floatX* to, const floatX* from, const float* table, size_t rows, Rot
     float x[N], y[N], c[N], s[N];
     load_floats(x, from + row * r.from_row + head * r.from_head + i);
     load_floats(y, from + row * r.from_row + head * r.from_head + r.half + i);
-    load_angles(c, s, table + (row % r.T * r.half + i) * 2, r.sign);
+    load_angles(c, s, table + ((r.position ? r.position[row] : row % r.T) * r.half + i) * 2, r.sign);
     rotate(x, y, c, s);
     floatX* out = to + row * r.to_row + head * r.to_head + i;
     if (r.add) {
@@ -99,9 +100,9 @@ void turn(floatX* to, const floatX* from, const floatM* table, int B, Rotation r
 }  // namespace
 
 void rope_forward(floatX* out, const floatX* in, const floatM* table, const RopeShape& s, bool inverse) {
-    turn(out, in, table, s.B, {s.T, s.heads, s.d / 2, s.in_row, s.in_head, s.out_row, s.out_head, inverse ? -1.0f : 1.0f, false}, false);
+    turn(out, in, table, s.B, {s.T, s.heads, s.d / 2, s.in_row, s.in_head, s.out_row, s.out_head, inverse ? -1.0f : 1.0f, false, s.position}, false);
 }
 
 void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s, bool accumulate, bool inverse) {
-    turn(din, dout, table, s.B, {s.T, s.heads, s.d / 2, s.out_row, s.out_head, s.in_row, s.in_head, inverse ? 1.0f : -1.0f, accumulate}, s.in_head == 0);
+    turn(din, dout, table, s.B, {s.T, s.heads, s.d / 2, s.out_row, s.out_head, s.in_row, s.in_head, inverse ? 1.0f : -1.0f, accumulate, nullptr}, s.in_head == 0);
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <cmath>
 
+#include "layers/embedding.h"
 #include "model/model.h"
 #include "model/shards.h"
 #include "runtime/device/rng.h"
@@ -242,7 +243,7 @@ inline size_t count_params(const GPT& g, bool embeddings) {
     }
     return n;
 }
-inline size_t cache_bytes_per_token(const GPT& g) { return g.attention.cache_elements * sizeof(floatX) * size_t(g.c.L); }
+inline size_t cache_bytes_per_token(const GPT& g) { return cache_elements(g.attention) * sizeof(floatX) * size_t(g.c.L); }
 // Forward and backward: 6 per multiply-add of the parts' products and the head, plus attention's two products over T keys
 // ("full": 12 L C T of PaLM's appendix B; the causal half counts what is really needed).
 inline double flops_per_token(const GPT& g, bool causal_half = false) {

@@ -19,6 +19,8 @@ OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 ALSO_TESTED = qv-rmsnorm-swiglu
 TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 .PHONY: test-binaries fp64-binaries
+# The tools that use a model, of the first variant.
+test-binaries: $(patsubst %,build/%-$(firstword $(NAMES)),generate evaluate) build/export build/import
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect build/hostile
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED))
@@ -45,7 +47,7 @@ build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(REPORT) $(CO
 # (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)
 build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(OBJ)/test/main.o $(call objects,test/ops/test_emu.cpp $(OP_TESTS) $(LAYERS))
 	$(link)
-build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
 build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
@@ -77,7 +79,9 @@ build/test-comm-nccl: $(NCCL_OBJ) $(OBJ)/runtime/run/build_info.o
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS) $(COMM_LIBS_mpi)
 build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
-build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+$(OBJ)/test-decode-%.o: test/model/test_decode.cpp
+	$(compile_variant)
+build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
 
 # 220 random kills and every passage of every point of the checkpoint protocol; libFuzzer on the parsers, 10 minutes each (needs clang);
@@ -116,7 +120,7 @@ test-cuda-binaries: setup-test
 	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(sort $(NAMES)))
 build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(link)
-build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
 build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
@@ -153,6 +157,15 @@ build/bench-step: $(OBJ)/bench-step.o $(COMMON)
 $(OBJ)/bench-step.o: test/bench/bench_step.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(call choices,$(ATTN)$(PARTS)) -c $< -o $@
+# Decoding against the memory's bandwidth, every variant.
+.PHONY: bench-decode
+bench-decode: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/bench-decode-%$(SUFFIX),$(sort $(NAMES)))
+	@VARIANTS="$(sort $(NAMES))" test/bench/bench_decode.sh build
+build/bench-decode-%$(SUFFIX): $(OBJ)/bench-decode-%.o $(TOOL_OBJ) $(COMMON)
+	$(link)
+$(OBJ)/bench-decode-%.o: test/bench/bench_decode.cpp
+	$(compile_variant)
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(link)
 
