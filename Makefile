@@ -132,9 +132,9 @@ SDPA_NOTE := $(if $(filter naive,$(SDPA)),-naive)
 CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(SDPA_NOTE)$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(addprefix -,$(SANITIZE))
 OBJ       := build/obj/$(CONFIG)
 # x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
-LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa$(subst -,_,$(SDPA_NOTE)).cpp runtime/device/backend_cpu.cpp
+LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa$(subst -,_,$(SDPA_NOTE)).cpp attention/sdpa_decode.cpp runtime/device/backend_cpu.cpp
 # matmul.cuh's product: cuBLASLt's for cuda, our own for emu.
-KERNELS     := $(wildcard layers/*.cu) attention/sdpa.cu runtime/device/backend_cuda.cu
+KERNELS     := $(wildcard layers/*.cu) attention/sdpa.cu attention/sdpa_decode.cu runtime/device/backend_cuda.cu
 LAYERS_cuda := $(filter-out layers/matmul_plain.cu,$(KERNELS))
 LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(KERNELS))
 LAYERS      := $(LAYERS_$(BACKEND))
@@ -162,7 +162,7 @@ $(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -
 MAKEFLAGS += --no-builtin-rules
 # `make` alone explains itself; `make BACKEND=cuda ATTN=qv` builds that trainer.
 .DEFAULT_GOAL := $(if $(filter command,$(origin ATTN) $(origin NORM) $(origin MLP) $(origin BACKEND)),train,help)
-.PHONY: help train train-all tokenizer report compare data test bench clean setup-build setup-data setup-test setup-compare
+.PHONY: help train train-all tokenizer report generate evaluate exchange compare data test bench clean setup-build setup-data setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
 # One short line for each file; `make V=1` shows the whole commands.

@@ -1,5 +1,5 @@
 // build/import DIR RUN: a transformers folder becomes a run: GPT2LMHeadModel (variant qkv, learned positions) and Starcoder2ForCausalLM
-// (qkv, gqa or mqa with rope), from safetensors of any floating-point type, with its tokenizer. The run generates, evaluates (and, once the trainer has it, trains on).
+// (qkv, gqa or mqa with rope), from safetensors of any floating-point type, with its tokenizer. The run generates and evaluates; it
 // holds weights only: there is no optimizer state to --resume from, so the trainer cannot go on from it yet.
 // What the engine does not compute is refused: other activations, untied heads, sliding windows, scaled rope.
 #include <filesystem>
