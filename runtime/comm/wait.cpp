@@ -145,18 +145,22 @@ static double answer_seconds() { return std::clamp(comm.timeout_seconds, 1.0, AN
     comm_abort(EXIT_FAILED);
 }
 
+// Called wherever this rank passes; a gap means that it computed for long, or was stopped.
+static double passed = 0, gap_ended = -1e9;
+static void pass_by(double now) {
+    if (passed > 0 && now - passed > answer_seconds()) gap_ended = now;
+    passed = now;
+}
+
 static void listen(const char* collective, const char* what, double waited) {
-    static double last = comm_clock();
-    const double now = comm_clock();
-    const bool was_away = now - last > answer_seconds();
-    last = now;
     int there = 0;
     MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, comm.roll, &there, MPI_STATUS_IGNORE);
-    if (there) call_roll(collective, what, waited, was_away);
+    if (there) call_roll(collective, what, waited, passed - gap_ended < ANSWER_SECONDS);
 }
 void answer_roll_call() {
     static double looked = 0;
     double t = comm_clock();
+    pass_by(t);
     if (t - looked < 0.1) return;
     looked = t;
     listen("computing", "", 0);
@@ -166,12 +170,14 @@ void answer_roll_call() {
 void wait_until(const std::function<bool()>& done, const char* collective, const char* what) {
     if (done()) return;
     const double started = comm_clock();
+    pass_by(started);
     double last_progress = started, looked = started, previous = started;
     uint64_t seen = comm.progress;
     for (;;) {
         tensors_advance();
         if (done()) return;
         double t = comm_clock();
+        pass_by(t);
         // If we were stopped ourselves (a job suspended as a whole), that time is nobody's fault. After progress patience starts again.
         if (comm.progress != seen || t - previous > 1) {
             seen = comm.progress;

@@ -79,8 +79,10 @@ inline Ending run(const Trial& t, const std::vector<std::string>& command, const
     return e;
 }
 
-// Lines that may stand before the error: notes, and what was passed over on the way.
-inline bool is_note(const std::string& line) { return line.starts_with("note: ") || line.starts_with("checkpoint of step "); }
+// Lines that may stand before the error: notes, what was passed over on the way, the thread library's word on its own variables.
+inline bool is_note(const std::string& line) {
+    return line.empty() || line.starts_with("note: ") || line.starts_with("checkpoint of step ") || line.starts_with("libgomp: Invalid value for environment variable");
+}
 
 inline std::string judge(const Ending& e) {          // "" accepted or refused as it should be, else why not
     if (e.hung) return "hung";
