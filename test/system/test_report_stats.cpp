@@ -233,5 +233,6 @@ TEST_CASE("report: ticks are few and round") {
     CHECK(labels({{1.1e6, 4.1e6}, false}) == "2M 3M 4M ");
     CHECK(labels({{700, 5000}, true}, true) == "1024 2048 4096 ");
     CHECK(labels({{-0.031, 0.029}, false}) == "-0.03 -0.02 -0.01 0 0.01 0.02 ");
+    CHECK(labels({{0.0019, 0.0088}, true}) == "0.002 0.003 0.004 0.005 0.007 ");
     CHECK(labels({{0.001, 0.02}, true}) == "0.001 0.002 0.005 0.01 0.02 ");
 }

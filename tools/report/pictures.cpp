@@ -168,8 +168,8 @@ struct Mark { std::string name; int colour, shape; double cache, loss, half; std
 static Picture cache_panel(const std::string& title, const std::vector<Mark>& marks, const std::string& precision, double base_loss) {
     Picture p;
     p.title = title;
-    p.width = 560;
-    p.height = 400;
+    p.width = 470;
+    p.height = 370;
     Range x_range, y_range;
     std::set<int> shapes;
     for (auto& m : marks) {
@@ -271,10 +271,10 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
     Picture p;
     p.title = head + "validation loss minus " + c.baseline + "'s (nats)";
     const double left = std::min(220.0, 16 + 6.8 * double(longest)), row_height = 34;
-    p.width = left + 300 + 190;
+    p.width = left + 230 + 170;
     p.height = 40 + row_height * double(order.size()) + 62;
     const double bottom = 36 + row_height * double(order.size());
-    Axis x{padded(range, 0.06, 0.01), false, left, left + 300};
+    Axis x{padded(range, 0.06, 0.01), false, left, left + 230};
     p.text({4, 16}, p.title, "ink", "start", 13);
     for (auto& t : ticks(x)) {
         p.line({x.at(t.value), 30}, {x.at(t.value), bottom}, "grid");
@@ -301,7 +301,7 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
         p.marker({x.at(d.seeds.mean), y}, shape_of(s.matching), fill(colour), 5,
                  row.name() + ": " + show_signed(d.seeds.mean) + ", over seeds " + show_interval(d.seeds.mean, d.half) + ", over text " + show_interval(d.text.mean, d.text.half_width));
         p.text({left - 10, y + 4}, name_of(row), fill(colour), "end");
-        p.text({left + 310, y + 4}, show_signed(d.seeds.mean) + "  " + verdict_words(d), "ink", "start", 12);
+        p.text({left + 240, y + 4}, show_signed(d.seeds.mean) + "  " + verdict_words(d), "ink", "start", 12);
     }
     p.text({4, bottom + 36}, s.tests ? format("thick: %g%% over seeds; thin: corrected for %zu comparison%s", 100 * (1 - c.alpha), s.tests, s.tests == 1 ? "" : "s")
                                    : std::string("no bars over seeds yet: one seed"), "quiet", "start", 11);
@@ -338,6 +338,8 @@ static void draw_rates(const Comparison& c, const std::map<std::string, int>& co
         std::vector<double> ends;
         for (auto& [name, rates] : rows) ends.push_back(y.at(std::min(mean(rates.rbegin()->second), y.range.high)));
         std::vector<double> at = spread_labels(ends, 15, y.to + 6, y.from - 4);
+        struct Ring { std::string name; int colour; double rate; std::vector<Point> line; };
+        std::vector<Ring> rings;
         size_t k = 0;
         for (auto& [name, rates] : rows) {
             auto found = colours.find(name);
@@ -347,20 +349,20 @@ static void draw_rates(const Comparison& c, const std::map<std::string, int>& co
             p.path(line, stroke(colour), 1.5);
             size_t i = 0;
             for (auto& [rate, losses] : rates) p.marker(line[i++], 0, fill(colour), 3.5, name + format(", rate %g: loss %.4f", rate, mean(losses)));
-            if (auto chosen = c.rates.find(name); chosen != c.rates.end() && chosen->second >= x.range.low && chosen->second <= x.range.high) {
-                // On the line, between its neighbours.
-                double value = NOT_MEASURED, previous_x = 0, previous_y = 0;
-                for (auto& q : line) {
-                    double cx = x.at(chosen->second);
-                    if (previous_x && previous_x <= cx && cx <= q.x) value = previous_y + (q.y - previous_y) * (cx - previous_x) / std::max(1e-9, q.x - previous_x);
-                    previous_x = q.x;
-                    previous_y = q.y;
-                }
-                if (!std::isnan(value)) p.marker({x.at(chosen->second), value}, 0, stroke(colour) + " hollow", 5, name + format(": chosen %g", chosen->second));
-            }
+            if (auto chosen = c.rates.find(name); chosen != c.rates.end()) rings.push_back({name, colour, chosen->second, line});
             p.line(line.back(), {378, at[k]}, stroke(colour), 0.7);
             p.text({381, at[k] + 4}, name, fill(colour));
             k++;
+        }
+        for (auto& ring : rings) {                     // on the line, between its neighbours; above all lines
+            const double at_x = x.at(ring.rate);
+            for (size_t i = 1; i < ring.line.size(); i++) {
+                const Point &left = ring.line[i - 1], &right = ring.line[i];
+                if (at_x < left.x - 0.01 || at_x > right.x + 0.01) continue;
+                double at_y = left.y + (right.y - left.y) * (at_x - left.x) / (right.x - left.x);
+                p.marker({at_x, at_y}, 0, stroke(ring.colour) + " hollow", 4.5, ring.name + format(": chosen %g", ring.rate));
+                break;
+            }
         }
         g.rates.push_back(p);
     }

@@ -34,8 +34,9 @@ std::vector<Tick> ticks(const Axis& a, bool powers_of_two) {
     if (a.log && powers_of_two) {
         for (double v = std::exp2(std::ceil(std::log2(r.low) - 1e-9)); v <= r.high * (1 + 1e-9); v *= 2) values.push_back(v);
     } else if (a.log) {
+        const bool narrow = r.high / r.low < 8;           // less than a decade: more of its numbers
         for (double decade = std::pow(10, std::floor(std::log10(r.low))); decade <= r.high; decade *= 10)
-            for (double m : {1.0, 2.0, 5.0})
+            for (double m : narrow ? std::vector<double>{1, 1.5, 2, 3, 4, 5, 7} : std::vector<double>{1, 2, 5})
                 if (m * decade >= r.low * (1 - 1e-9) && m * decade <= r.high * (1 + 1e-9)) values.push_back(m * decade);
     } else {
         double decade = std::pow(10, std::floor(std::log10(r.high - r.low))), span = (r.high - r.low) / decade;
