@@ -36,17 +36,25 @@ static bool any_settings(const Section& s) {
 static bool any_positions(const Section& s) {
     return std::any_of(s.rows.begin(), s.rows.end(), [&](const Row& r) { return r.pos != s.rows[0].pos; });
 }
+// The settings come first only where they tell rows of one name apart (a sweep); else last, where a narrow screen cuts them off.
+static bool settings_first(const Section& s) {
+    return any_settings(s) && std::any_of(s.rows.begin(), s.rows.end(), [&](const Row& r) { return short_name(s, r) != r.label; });
+}
 static Table start(const Section& s) {
     Table t;
     t.header = {"variant"};
     if (any_positions(s)) t.header.push_back("pos");
-    if (any_settings(s)) t.header.push_back("settings");
+    if (settings_first(s)) t.header.push_back("settings");
     t.left = t.header.size();
     return t;
 }
+static void end_header(Table& t, const Section& s) {
+    if (any_settings(s) && !settings_first(s)) t.header.push_back("settings");
+}
 static void add_row(Table& t, const Section& s, size_t i, std::vector<std::string> cells) {
     const Row& row = s.rows[i];
-    if (any_settings(s)) cells.insert(cells.begin(), row.settings);
+    if (settings_first(s)) cells.insert(cells.begin(), row.settings);
+    else if (any_settings(s)) cells.push_back(row.settings);
     if (any_positions(s)) cells.insert(cells.begin(), row.pos);
     cells.insert(cells.begin(), row.label);
     if (!t.rows.empty() && s.rows[t.last].pos != row.pos) t.breaks.push_back(t.rows.size());
@@ -77,6 +85,7 @@ Table results_table(const Section& s, const Comparison& c) {
     t.header.insert(t.header.end(), {"vs " + c.baseline, "verdict"});
     if (seeds) t.header.push_back("seeds");
     t.header.insert(t.header.end(), {cache_header(s), "non-embedding", "bits/byte"});
+    end_header(t, s);
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Row& row = s.rows[i];
         const Difference& d = s.differences[i];
@@ -96,6 +105,7 @@ Table differences_table(const Section& s, const Comparison& c) {
     Table t = start(s);
     t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", format("%g%% over seeds", 100 * (1 - c.alpha)), format("corrected for %zu", s.tests), "p, corrected",
                                      "95% over text", "seeds to tell 0.01"});
+    end_header(t, s);
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Difference& d = s.differences[i];
         if (d.seeds.n == 0) continue;
@@ -109,6 +119,7 @@ Table differences_table(const Section& s, const Comparison& c) {
 Table sizes_table(const Section& s) {
     Table t = start(s);
     t.header.insert(t.header.end(), {"params", "non-embedding", cache_header(s), "FLOPs/token", "tokens/s", "training"});
+    end_header(t, s);
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Row& row = s.rows[i];
         double seconds = row_mean(row, &Run::seconds);
