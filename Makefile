@@ -3,7 +3,9 @@
 # ------------------------------------------------------------------------------------------------ choices
 # The attention variant of `make train`, and the list of all: a new variant is attention/NAME.h and one word here.
 ATTN      ?= qkv
-VARIANTS  ?= qkv mqa gqa mla qv qv_ka
+VARIANTS  ?= qkv mqa gqa mla qv qv_ka gta
+# Variants that must lose, for comparisons that ask whether they can tell (make claims): built and compared when VARIANTS names them.
+CONTROLS  ?= qk one
 # The norm and the MLP of every block: model/norm/NAME.h (layernorm, rmsnorm), model/mlp/NAME.h (gelu, swiglu). A binary with others than
 # these says so in its name: NORM=rmsnorm MLP=swiglu makes build/train-qv-rmsnorm-swiglu, and that name alone does, too.
 NORM      ?= layernorm
@@ -252,6 +254,12 @@ $(HOST)/tools/export/modeling_qvcu.inc: tools/export/modeling_qvcu.py
 $(REPORT): CXXFLAGS += -O1
 build/report: $(OBJ)/tools/report/report.o $(REPORT) $(COMMON)
 	$(link)
+build/probe-data: $(HOST)/tools/probe_data.o $(COMMON)
+	$(link)
+build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/tools/compare/settings.o $(COMMON)
+	$(link)
+build/probe-table: $(HOST)/tools/claims/probe_table.o
+build/claims: $(HOST)/tools/claims/claims.o
 COMPARE   := $(patsubst %.cpp,$(HOST)/%.o,$(filter-out tools/compare/compare.cpp,$(wildcard tools/compare/*.cpp)))
 build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(COMMON)
 	$(link)
@@ -271,6 +279,12 @@ compare: setup-compare
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(PARTS)$(SUFFIX),$(sort $(NAMES)))
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/tokenizer build/report build/compare
 	@VARIANTS="$(VARIANTS)" SUFFIX="$(PARTS)$(SUFFIX)" scripts/compare.sh
+# Probes of recall, copying, induction; verdicts on the claims; the whole study, overnight. Each continues when repeated.
+.PHONY: recall claims study study-binaries
+study-binaries: setup-compare
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(sort $(NAMES) $(CONTROLS))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims
+recall claims study: study-binaries
+	@scripts/$@.sh
 data: setup-data
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/tokenizer
 	@scripts/get_data.sh

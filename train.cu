@@ -40,6 +40,9 @@ struct Training {
 
 // ---------------------------------------------------------------------------------------------- the loop
 
+// What the step's mean loss is over: its tokens, or with masks those that count as targets (on average: the same number every step).
+static double counted_targets(const Training& t) { return double(t.o.batch_tokens) * t.data.train.counted_share; }
+
 struct StepEnd { double loss, norm; };           // the mean loss over all ranks; the gradient's norm before clipping
 
 // What the ranks know of the step, put together; waits for the device. Agrees on a stop request too.
@@ -56,7 +59,7 @@ static StepEnd gather_step(Training& t) {
     t.stop = all[losses + 1] > 0;
     double sum = 0;
     for (size_t i = 0; i < losses; i++) sum += all[i];
-    return {sum / double(t.o.batch_tokens), all[losses]};
+    return {sum / counted_targets(t), all[losses]};
 }
 
 // Gradients are there: their norm over all ranks, clipping and AdamW. A gradient that is not finite, or a spike, updates nothing.
@@ -101,6 +104,7 @@ static void record(Training& t, StepMetrics& m) {
         e = evaluate(t.g, t.data);
         m.val_loss = e.loss;
         m.bits_per_byte = e.bits_per_byte;
+        m.accuracy = e.accuracy;
         if (e.loss < at.best_val_loss) at.best_val_loss = e.loss;
     }
     bool cut = e.stopped;
@@ -153,7 +157,7 @@ static void train(Training& t) {
     std::vector<int> inputs(size_t(B) * T), targets(size_t(B) * T);
     while (at.step < o.steps && !t.stop) {
         const double start = now_s(), lr = schedule_lr(t.schedule, at.step);
-        const double scale = 1.0 / double(o.batch_tokens) * injected_gradient_factor(at.step + 1, comm_rank());
+        const double scale = 1.0 / counted_targets(t) * injected_gradient_factor(at.step + 1, comm_rank());
         comm_at_step(at.step + 1);
 
         // 1. forward and backward: gradients add up over this rank's micro-batches. A step's samples are shared out in their order.

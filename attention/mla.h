@@ -6,9 +6,12 @@
 // K are assembled in place: a batched product writes k^C with stride HS + d_r, rope writes k^R beside it into every head.
 // --mla-dcq 0: no query compression, Q = x W_Q. --mla-dr 0 (not with --pos rope): the plain low-rank form, no rotation.
 // The decoupled rotation is there whatever --pos says of the rest. Cache: d_c + d_r elements per token and layer (c and k^R).
-// Sizes default to DeepSeek-V2's ratios: d_c = 4 HS, d_r = HS / 2, d_cq = 8 HS.
+// Sizes follow C so that they compress at every width: d_c = min(C / 2, 4 HS), d_r = HS / 2, no query compression below C = 2048 and
+// d_cq = 0.3 C from there on: at C = 5120, HS = 128 these are DeepSeek-V2's 512, 64, 1536 [sec. 3.1.2], at small widths C / 2 is best
+// [arXiv:2506.09342] and compressing the query costs loss and parameters (docs/LOG.md).
 // Saved per token: the down-projections, c_q, c, Q, K, V, O, the norms' rstd, the log-sum-exp.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include "attention/attention.h"
@@ -21,16 +24,16 @@ enum Decoded { NEW_DOWN, NEW_CQ, NEW_CKV, NEW_Q, NEW_Q_ABSORBED, NEW_MIXED, NEW_
 enum Own { D_C, D_R, D_CQ };
 
 inline const VariantOptions ATTENTION_OPTIONS = {
-    own_number("mla-dc", 1 << 17, "latent width; -1: 4 x head size"),
+    own_number("mla-dc", 1 << 17, "latent width; -1: the smaller of width / 2, 4 x head size"),
     own_number("mla-dr", 1 << 14, "rotary width; -1: head size / 2; 0: none"),
-    own_number("mla-dcq", 1 << 17, "query latent; -1: 8 x head size; 0: no query compression")};
+    own_number("mla-dcq", 1 << 17, "query latent; 0: no query compression; -1: that below width 2048, else 0.3 x width")};
 
 inline void attention_defaults(ModelConfig& c) {
     if (c.NKV == 0) c.NKV = c.NH;
     ensure_usage(c.NKV == c.NH, "--kv-heads %d with ATTN=mla: its keys and values come from the latent, one per head; leave it out", c.NKV);
-    if (c.own[D_C] <= 0) c.own[D_C] = 4 * c.HS;              // (0: what older runs wrote for it)
+    if (c.own[D_C] <= 0) c.own[D_C] = std::max(1, std::min(c.C / 2, 4 * c.HS));              // (0: what older runs wrote for it)
     if (c.own[D_R] == AUTO) c.own[D_R] = c.HS / 4 * 2;
-    if (c.own[D_CQ] == AUTO) c.own[D_CQ] = 8 * c.HS;
+    if (c.own[D_CQ] == AUTO) c.own[D_CQ] = c.C < 2048 ? 0 : 3 * c.C / 10 / 64 * 64;
     ensure_usage(c.own[D_R] % 2 == 0, "--mla-dr %d is odd; the rotation turns pairs", c.own[D_R]);
     ensure_usage(c.own[D_R] > 0 || c.pos != Position::rope, "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
 }

@@ -72,6 +72,31 @@ Shard shard_open(const std::string& path) {
     return s;
 }
 
+// The mask beside a shard, if there is one.
+static void open_mask(Shard& s) {
+    const std::string path = s.path.substr(0, s.path.size() - 4) + ".mask";
+    s.mask_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (s.mask_fd < 0) return;
+    const uint64_t bytes = file_size(s.mask_fd, path);
+    ensure(bytes == s.count, "%s: %llu bytes for %zu tokens; a mask has one byte for each token", path.c_str(), (unsigned long long)bytes, s.count);
+}
+
+// How many of the targets 1 .. n of a shard count; adds the mask to the fingerprint.
+static size_t count_targets(const Shard& s, size_t n, Hasher& fingerprint) {
+    std::vector<unsigned char> bytes(std::min(CHUNK_BYTES, s.count));
+    size_t counted = 0;
+    for (size_t first = 0; first < s.count; first += bytes.size()) {
+        const size_t got = std::min(bytes.size(), s.count - first);
+        pread_fully(s.mask_fd, bytes.data(), got, first, s.path);
+        fingerprint.add(bytes.data(), got);
+        for (size_t i = 0; i < got; i++) {
+            ensure(bytes[i] <= 1, "%s: its mask holds %d at byte %zu; 0 and 1 are all there is", s.path.c_str(), bytes[i], first + i);
+            counted += first + i >= 1 && first + i <= n ? bytes[i] : 0;
+        }
+    }
+    return counted;
+}
+
 // Tokens [first, first + count) of a shard, widened. Id is int (for the model) or uint32_t.
 template <class Id> static void shard_read(const Shard& s, size_t first, size_t count, Id* out) {
     const uint64_t offset = HEADER_BYTES + uint64_t(first) * s.bytes_per_token;
@@ -130,12 +155,14 @@ Dataset& Dataset::operator=(Dataset&& other) noexcept {
     std::swap(first_sample, other.first_sample);
     std::swap(fingerprint, other.fingerprint);
     T = other.T, samples = other.samples, tokens = other.tokens, of_unknown_tokenizer = other.of_unknown_tokenizer;
+    counted_share = other.counted_share, masked = other.masked;
     return *this;
 }
 
 Dataset::~Dataset() {
     for (Shard& s : shards)
-        if (s.fd >= 0) close(s.fd);
+        for (int fd : {s.fd, s.mask_fd})
+            if (fd >= 0) close(fd);
 }
 
 template <class Token> static size_t first_outside(const Token* tokens, size_t count, size_t vocab) {
@@ -200,6 +227,7 @@ Dataset dataset_open(const std::string& dir, const std::string& split, size_t T,
     d.T = T;
     d.first_sample = {0};
     Hasher fingerprint;
+    size_t counted = 0;
     for (const std::string& name : names) {
         d.shards.push_back(shard_open(dir + "/" + name));
         const Shard& s = d.shards.back();
@@ -207,11 +235,17 @@ Dataset dataset_open(const std::string& dir, const std::string& split, size_t T,
         d.of_unknown_tokenizer += s.tokenizer.empty();
         const std::string line = format("%s %d %zu ", name.c_str(), s.bytes_per_token, s.count) + check_and_hash(s, vocab) + "\n";
         fingerprint.add(line.data(), line.size());
+        open_mask(d.shards.back());
+        ensure(d.shards.size() == 1 || (s.mask_fd >= 0) == d.masked, "%s: a split has masks for all its shards or for none", s.path.c_str());
+        d.masked = s.mask_fd >= 0;
+        if (d.masked) counted += count_targets(s, (s.count - 1) / T * T, fingerprint);
         d.tokens += s.count;
         d.samples += (s.count - 1) / T;       // sample i needs tokens up to and including i*T + T; a partial last one is dropped
         d.first_sample.push_back(d.samples);
     }
     d.fingerprint = fingerprint.hex();
+    ensure(!d.masked || counted > 0, "%s: the masks of the %s split count no target at all", dir.c_str(), split.c_str());
+    if (d.masked) d.counted_share = double(counted) / double(std::max<size_t>(d.samples * T, 1));
     ensure(d.samples > 0, "%s: the %s split has %zu tokens and no whole sample of %zu (context + 1); use a shorter --context or more text",
            dir.c_str(), split.c_str(), d.tokens, T + 1);
     return d;
@@ -250,6 +284,11 @@ void dataset_read(const Dataset& d, size_t index, int* inputs, int* targets) {
     shard_read(d.shards[shard], first, d.T, inputs);
     memcpy(targets, inputs + 1, (d.T - 1) * sizeof(int));
     shard_read(d.shards[shard], first + d.T, 1, targets + d.T - 1);
+    if (!d.masked) return;
+    std::vector<unsigned char> counts(d.T);
+    pread_fully(d.shards[shard].mask_fd, counts.data(), d.T, first + 1, d.shards[shard].path);
+    for (size_t t = 0; t < d.T; t++)
+        if (!counts[t]) targets[t] = -1;
 }
 
 void dataset_batch(const Dataset& d, uint64_t seed, uint64_t consumed, size_t B, int* inputs, int* targets) {

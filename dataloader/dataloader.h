@@ -8,6 +8,8 @@
 // 20240801, version 7, uint32 tokens (for vocabularies above 65536). Files above 2 GiB work (pread, 64-bit offsets;
 // a count above 2^31-1 keeps its upper half in header[3]). header[4..7], of which llm.c knows nothing: the fingerprint of the tokenizer that
 // made the tokens, zeros in shards of other programs.
+// Masks: NAME.mask beside NAME.bin holds one byte for each of its tokens, 1 where the token counts as a target, 0 where not: its target is
+// then -1, which the losses leave out. A split has masks for all its shards or for none. (Probes of recall and copying: tools/probe_data.cpp.)
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +24,7 @@ struct Shard {
     size_t count = 0;         // tokens
     int bytes_per_token = 2;
     std::string tokenizer;    // its fingerprint, 32 hexadecimal digits; "": the shard does not say
+    int mask_fd = -1;         // of the mask, where there is one
 };
 
 struct Dataset {              // one split
@@ -29,6 +32,8 @@ struct Dataset {              // one split
     std::vector<size_t> first_sample;   // per shard, plus the total at the end
     size_t T = 0, samples = 0, tokens = 0;
     size_t of_unknown_tokenizer = 0;    // shards that do not say which tokenizer made them
+    double counted_share = 1; // of the samples' targets; below 1 with masks
+    bool masked = false;
     std::string fingerprint;  // XXH3-128 over names, sizes and all tokens (they are read once anyway, for the check)
     Dataset() = default;
     Dataset(Dataset&&) noexcept;

@@ -9,6 +9,7 @@
 
 struct Evaluation {
     double loss = NAN, bits_per_byte = NAN;      // nats per token; bits per byte of text
+    double accuracy = NAN;                       // with masks (probes): share of the counted targets that are the likeliest token
     std::vector<float> by_sequence;              // mean nats per token of each validation sample, in their order
     bool stopped = false;                        // a stop request cut it short: the losses are NaN
 };
@@ -19,15 +20,30 @@ inline Evaluation stopped_evaluation() {
     return e;
 }
 
+// How many of the targets that count are the likeliest token, by the logits that gpt_loss left on the device.
+inline double count_correct(const GPT& g, const std::vector<int>& targets, size_t rows) {
+    std::vector<floatX> logits(size_t(g.c.V));
+    double correct = 0;
+    for (size_t r = 0; r < rows; r++) {
+        if (targets[r] < 0) continue;
+        copy_to_host(logits.data(), g.logits + r * size_t(g.c.Vp()), logits.size() * sizeof(floatX));
+        size_t best = 0;
+        for (size_t v = 1; v < logits.size(); v++)
+            if (float(logits[v]) > float(logits[best])) best = v;
+        correct += int(best) == targets[r];
+    }
+    return correct;
+}
+
 // Batches are taken by the ranks in turn. Their sums are added in the order of the samples: the number of ranks changes nothing.
 // Targets below 0 do not count (masked positions).
 inline Evaluation evaluate(GPT& g, const Data& d) {
     const int T = g.c.T, ranks = comm_size();
     const int64_t batches = (d.val_samples + g.max_B - 1) / g.max_B;
     std::vector<int> inputs(size_t(g.max_B) * T), targets(inputs.size());
-    // Nats, bytes and counted tokens of each batch; then the nats of each sample. Every rank fills in its own.
-    std::vector<double> sums(size_t(3 * batches + d.val_samples));
-    double *nats = sums.data(), *bytes = nats + batches, *tokens = bytes + batches, *by_sequence = tokens + batches;
+    // Nats, bytes, counted tokens and right ones of each batch; then the nats of each sample. Every rank fills in its own.
+    std::vector<double> sums(size_t(4 * batches + d.val_samples));
+    double *nats = sums.data(), *bytes = nats + batches, *tokens = bytes + batches, *right = tokens + batches, *by_sequence = right + batches;
     gpt_wait_for_weights(g);
     for (int64_t first = 0; first < batches; first += ranks) {
         if (comm_any(stop_requested(), "validation")) return stopped_evaluation();
@@ -36,6 +52,7 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
         const int B = int(std::min<int64_t>(g.max_B, d.val_samples - sample));
         for (int b = 0; b < B; b++) dataset_read(d.val, validation_sample(d, sample + b), &inputs[size_t(b) * T], &targets[size_t(b) * T]);
         nats[batch] = gpt_loss(g, inputs.data(), targets.data(), B, T);
+        if (d.val.masked) right[batch] = count_correct(g, targets, size_t(B) * T);
         for (int b = 0; b < B; b++) {
             double sum = 0;
             int counted = 0;
@@ -51,15 +68,17 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
         }
     }
     comm_sum(sums.data(), sums.size(), "validation losses");
-    double all_nats = 0, all_bytes = 0, all_tokens = 0;
+    double all_nats = 0, all_bytes = 0, all_tokens = 0, all_right = 0;
     for (int64_t batch = 0; batch < batches; batch++) {
         all_nats += nats[batch];
         all_bytes += bytes[batch];
         all_tokens += tokens[batch];
+        all_right += right[batch];
     }
     Evaluation e;
     e.loss = all_nats / all_tokens;
     e.bits_per_byte = all_nats / std::log(2.0) / all_bytes;
+    if (d.val.masked) e.accuracy = all_right / all_tokens;
     e.by_sequence.assign(by_sequence, by_sequence + d.val_samples);
     return e;
 }

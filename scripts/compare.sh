@@ -15,7 +15,7 @@
 #   CACHE         MATCH=cache: bytes per token                                                       half the baseline's
 #   BASELINE      the row that differences are taken to                                                                qkv
 # Learning rates (tools/compare/rates.h): LR for all rows, or TUNE=1 to measure each row's, or the measured table
-#   RATES         the table                                                           tools/compare/learning_rates.json
+#   RATES         the table                                                                docs/study/learning_rates.json
 # Sizes
 #   SIZE          tiny: seconds, for tests; default: minutes on a laptop; small, base: hours, for a GPU                default
 #   STEPS LR BATCH_TOKENS CONTEXT LAYERS HEADS WIDTH WARMUP VAL_TOKENS VAL_EVERY SCHEDULE FINAL_FRACTION               as SIZE says
@@ -27,6 +27,7 @@
 #   FRESH=1       train again what is already there          KEEP_GOING=1  after a failed run, go on with the others
 #   DRY_RUN=1     print the commands only                     RECORDS=DIR   keep small records of finished runs (tools/compare/records.h)
 #   NAME          runs/NAME                                                                                   compare-SIZE
+#   REPORT=0      no report at the end
 #   BUILD, RUNS_DIR, SUFFIX (of the trainers' names: -cuda-bf16)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ONLY=${1:-}
 BUILD=${BUILD:-build}
 LIMIT=${LIMIT:-600}
+CONTROLS=${CONTROLS:-$(sed -n 's/^CONTROLS *?= *//p' Makefile)}
 VARIANTS=${VARIANTS:-$(sed -n 's/^VARIANTS *?= *//p' Makefile)}
 # Threads that wait for each other spin shortly and then sleep, as in the trainer (backend_prepare): sleeping at once makes small models four
 # times slower, spinning for ever makes everything slow on a busy machine.
@@ -26,6 +27,7 @@ for variant in $tested; do suites+=("$BUILD/test-gradients-$variant" "$BUILD/tes
 for emulated in "$BUILD/test-emu-fp32" "$BUILD/test-emu-bf16"; do suites+=("$emulated" "$emulated reverse" "$emulated random:$RANDOM_SEED"); done
 suites+=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
 for variant in $tested; do suites+=("$BUILD/test-emu-model-$variant" "$BUILD/test-emu-model-bf16-$variant"); done
+for control in $CONTROLS; do suites+=("$BUILD/test-gradients-$control" "$BUILD/test-emu-model-$control"); done
 suites+=(test/*/test_*.sh)
 
 # Prints "passed failed", read from a suite's output:

@@ -31,7 +31,7 @@ openmpi-bin          c:mpirun                   build    W  starts several proce
 doctest-dev          h:doctest/doctest.h        test     R  the test framework
 procps               c:pkill                    test     R  tests find and end processes with it
 strace               c:strace                   test     W  a test looks at the order of system calls with it
-librsvg2-bin         c:rsvg-convert             compare  W  the report's pictures as PNG, beside the SVG
+librsvg2-bin         c:rsvg-convert             compare  W  pictures of the report as PNG, beside the SVG
 curl                 c:curl                     data     W  fetches tiny Shakespeare
 ca-certificates      f:/etc/ssl/certs/ca-certificates.crt data W  curl checks with them whom it speaks to
 bible-kjv            c:bible                    data     W  a text when the network is closed

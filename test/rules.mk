@@ -21,13 +21,13 @@ TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 .PHONY: test-binaries fp64-binaries
 # The tools that use a model, of the first variant.
 test-binaries: $(patsubst %,build/%-$(firstword $(NAMES)),generate evaluate) build/export build/import
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect build/hostile
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/inspect build/hostile
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED))
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED) $(CONTROLS))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
-fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED)) $(patsubst %,build/test-model-%-fp64,$(TESTED))
+fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED) $(CONTROLS)) $(patsubst %,build/test-model-%-fp64,$(TESTED))
 
 # For whoever writes a variant, a norm or an MLP: `make check ATTN=gta` runs the layers' tests and one model's: every gradient against finite
 # differences, PyTorch's values where there are some, the identities, overfitting. The CUDA kernels are left to `make test`.

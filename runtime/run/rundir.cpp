@@ -22,7 +22,7 @@ static constexpr const char* CSV_HEADER = "step,tokens,seconds,loss,val_loss,bit
 static constexpr uint64_t LOG_MAX_BYTES = uint64_t(4) << 30;
 
 StepMetrics::StepMetrics() {
-    loss = val_loss = bits_per_byte = lr = grad_norm = tokens_per_second = mfu = mfu_causal = std::numeric_limits<double>::quiet_NaN();
+    loss = val_loss = bits_per_byte = accuracy = lr = grad_norm = tokens_per_second = mfu = mfu_causal = std::numeric_limits<double>::quiet_NaN();
 }
 
 RunDir::~RunDir() {
@@ -141,6 +141,7 @@ void rundir_log(RunDir& r, const StepMetrics& m) {
         csv += ',';
         csv += shortest(x);
     }
+    if (std::isfinite(m.accuracy)) json += format(",\"accuracy\":%s", shortest(m.accuracy).c_str());
     append_line(r.jsonl, json + "}\n", r.dir + "/metrics.jsonl");
     append_line(r.csv, csv + "\n", r.dir + "/metrics.csv");
 }

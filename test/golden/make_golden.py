@@ -183,11 +183,12 @@ def check_adamw():
 # ---- the cases -------------------------------------------------------------------------------------------------------
 
 def all_cases():
-    cases = {f"{attn}-{pos}": config(attn, pos) for attn in ("qkv", "gqa", "mqa", "qv", "qv_ka", "mla")
+    cases = {f"{attn}-{pos}": config(attn, pos) for attn in ("qkv", "gqa", "mqa", "qv", "qv_ka", "mla", "gta")
              for pos in ("learned", "rope", "alibi", "power")}
+    cases.update({f"{attn}-{pos}": config(attn, pos) for attn in ("qk", "one") for pos in ("learned", "rope", "power")})
     grouped = dict(NH=4, NKV=2, HS=6)
     cases.update({
-        "qkv-sinusoidal": config("qkv", "sinusoidal", weight_std=0.1),     # gradient norm below CLIP: not clipped
+        "qkv-sinusoidal": config("qkv", "sinusoidal", weight_std=0.06),     # gradient norm below CLIP: not clipped
         "qkv-none": config("qkv", "none"),
         "qv-rope-vo": config("qv", "rope", qv_rope="vo"),
         "qv-kv2-rope": config("qv", "rope", **grouped),

@@ -52,7 +52,7 @@ class RoundEverything(TorchFunctionMode):
 def bf16_cases():
     """Head size 32, and 48 with 32 for MLA; 72 positions: beyond a tile of keys, no multiple of one."""
     sizes = dict(B=1, T=72, L=1, NH=2, HS=32)
-    variants = {"qkv": {}, "gqa": dict(NH=4, NKV=2), "mqa": dict(NKV=1), "qv": {}, "qv_ka": {}, "mla": dict(mla_dr=16)}
+    variants = {"qkv": {}, "gqa": dict(NH=4, NKV=2), "mqa": dict(NKV=1), "qv": {}, "qv_ka": {}, "mla": dict(mla_dr=16), "gta": dict(NH=4, NKV=2)}
     cases = {f"{attn}-{pos}": config(attn, pos, **{**sizes, **own}) for attn, own in variants.items() for pos in ("rope", "power")}
     cases.update({
         "qkv-learned": config("qkv", "learned", **sizes),

@@ -3,8 +3,8 @@
 A second, independent implementation of what the engine computes: written from the equations below, not from the C++.
 make_golden.py checks it and writes the reference values that the engine is tested against.
 
-Sources: GPT-2 [Radford et al. 2019]; grouped-query [2305.13245]; Query-Value and QV-Ka [2603.15665]; MLA [2405.04434,
-section 2.1]; RoPE [2104.09864]; ALiBi [2108.12409]; KERPLE-log [2205.09921]; RMSNorm [1910.07467];
+Sources: GPT-2 [Radford et al. 2019]; grouped-query [2305.13245]; grouped-tied [2505.21487]; Query-Value and QV-Ka [2603.15665]; MLA
+[2405.04434, section 2.1]; RoPE [2104.09864]; ALiBi [2108.12409]; KERPLE-log [2205.09921]; RMSNorm [1910.07467];
 SwiGLU [2002.05202]; AdamW [1711.05101].
 Not for: training, speed, or any use by the engine itself, which needs no Python.
 """
@@ -26,6 +26,8 @@ def config(attn, pos, **changes):
              qvka_dctx=0, qvka_tied=0, mla_dc=0, mla_dr=0, mla_dcq=0, norm="layernorm", mlp="gelu")
     if attn == "gqa":
         c.update(NH=4, NKV=2, HS=6)
+    if attn == "gta":
+        c.update(NH=4, NKV=2, HS=8)
     if attn == "mqa":
         c.update(NKV=1)
     if attn == "qv_ka":
@@ -47,8 +49,12 @@ def attention_shapes(c):
     v = {"v.weight": (kv_rows, c.C), "v.bias": (kv_rows,)}
     if c.attn in ("qkv", "gqa", "mqa"):
         return {**q, "k.weight": (kv_rows, c.C), "k.bias": (kv_rows,), **v, **out}
-    if c.attn == "qv":
+    if c.attn in ("qv", "qk"):
         return {**q, **v, **out}
+    if c.attn == "gta":
+        return {**q, **v, "kr.weight": (c.HS // 2, c.C), **out}
+    if c.attn == "one":
+        return {**v, **out}
     if c.attn == "qv_ka":
         ctx = {"ctx.weight": (c.qvka_dctx, c.C)} if c.qvka_dctx else {}
         per_head = (c.HS, c.qvka_dctx + c.HS)
@@ -190,10 +196,21 @@ def queries_keys_values(c, p, x):
             k = torch.cat([k, k_rotary], dim=-1)
         return q, k, v
 
+    if c.attn == "one":                                                                 # one tensor for all three
+        v = heads(x @ p["v.weight"].T + p["v.bias"], c.NH)
+        k = rope(v) if c.pos == "rope" else v
+        return k, k, v
     q = heads(x @ p["q.weight"].T + p["q.bias"], c.NH)
     v = heads(x @ p["v.weight"].T + p["v.bias"], c.NKV)
+    if c.attn == "gta":                                     # half of the value is half of the key; the rest is one rotated head
+        half = c.HS // 2
+        turn = rope if c.pos == "rope" else (lambda y: y)
+        k_shared = turn(heads(x @ p["kr.weight"].T, 1)).expand(-1, -1, c.NKV, -1)
+        return torch.cat([q[..., :half], turn(q[..., half:])], dim=-1), torch.cat([v[..., :half], k_shared], dim=-1), v
     if c.attn == "qv":
         k = v
+    elif c.attn == "qk":
+        k = q
     elif c.attn == "qv_ka":
         source = v
         if c.qvka_dctx:
@@ -221,7 +238,8 @@ def attention(c, p, x):
 
 def sinusoidal_table(T, C):
     angle = torch.arange(T, dtype=torch.float64)[:, None] / 10000.0 ** (torch.arange(0, C, 2, dtype=torch.float64) / C)
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)       # column 2i sin, 2i + 1 cos
+    # column 2i sin, 2i + 1 cos; as large as embeddings of standard deviation 0.02
+    return 0.02 * math.sqrt(2) * torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
 def forward(c, params, tokens, targets):

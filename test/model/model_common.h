@@ -78,7 +78,7 @@ inline bool default_norm_and_mlp() { return std::string(NORM_NAME) == Program().
 
 // The variants that have reference values and a known relation to multi-head attention. A new one is checked by all the rest.
 inline bool has_reference() {
-    for (const char* name : {"qkv", "mqa", "gqa", "mla", "qv", "qv_ka"})
+    for (const char* name : {"qkv", "mqa", "gqa", "mla", "qv", "qv_ka", "gta", "qk", "one"})
         if (std::string(name) == ATTENTION_NAME) return default_norm_and_mlp();
     return false;
 }

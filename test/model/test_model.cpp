@@ -170,7 +170,7 @@ TEST_CASE("with fitting weights the variant is multi-head attention") {
     set_own(c, "mla-dr", 0);
     set_own(c, "mla-dcq", 0);
     set_own(c, "mla-dc", c.C);
-    if (attn == "gqa") c.NKV = 2;
+    if (attn == "gqa" || attn == "gta") c.NKV = 2;
     GPT g = gpt_allocate(c, 2);
     init_for_test(g, 5);
     TestBatch b = random_batch(2, c.T, c.V, 6);
@@ -189,14 +189,25 @@ TEST_CASE("with fitting weights the variant is multi-head attention") {
             return out;
         };
         std::vector<floatM> no_bias(static_cast<size_t>(width), 0);
-        w[h + "q.weight"] = w[a + "q.weight"];
-        w[h + "q.bias"] = w.count(a + "q.bias") ? w[a + "q.bias"] : no_bias;
+        const std::string query = attn == "one" ? "v" : "q";
+        w[h + "q.weight"] = w[a + query + ".weight"];
+        w[h + "q.bias"] = w.count(a + query + ".bias") ? w[a + query + ".bias"] : no_bias;
         if (attn == "mla") continue;                         // below
         w[h + "v.weight"] = expand(w[a + "v.weight"], C);
         w[h + "v.bias"] = expand(w[a + "v.bias"], 1);
         bool own_keys = w.count(a + "k.bias") > 0;           // qkv, gqa, mqa
         w[h + "k.weight"] = own_keys ? expand(w[a + "k.weight"], C) : w[h + "v.weight"];
         w[h + "k.bias"] = own_keys ? expand(w[a + "k.bias"], 1) : w[h + "v.bias"];
+        if (attn == "qk") {                                  // the key is the query
+            w[h + "k.weight"] = w[h + "q.weight"];
+            w[h + "k.bias"] = w[h + "q.bias"];
+        }
+        if (attn == "gta")                                   // the second half of every key is the same vector, without a bias
+            for (int head = 0; head < NH; head++) {
+                const std::vector<floatM>& shared = w[a + "kr.weight"];
+                std::copy(shared.begin(), shared.end(), w[h + "k.weight"].begin() + int64_t(head * HS + HS / 2) * C);
+                std::fill_n(w[h + "k.bias"].begin() + head * HS + HS / 2, HS / 2, floatM(0));
+            }
         if (attn == "qv_ka") {                               // W_K = [0 ; I]: the key is the value again, QV
             const Param& p = *find_param(g, a + "k.weight");
             int d_ctx = int(p.spec.shape.back()) - HS;

@@ -86,7 +86,8 @@ TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
         CHECK(std::sqrt(error_squares) <= bound(std::sqrt(plain_squares), std::sqrt(squares), g.flat_size));
         gpt_free(g);
     }
-    if (has_reference()) CHECK(cases >= 2);
+    const bool control = std::string(ATTENTION_NAME) == "qk" || std::string(ATTENTION_NAME) == "one";     // they have none in bf16
+    if (has_reference() && !control) CHECK(cases >= 2);
     if (this_program().name() == "qv-rmsnorm-swiglu") CHECK(cases >= 1);
 }
 

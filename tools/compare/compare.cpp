@@ -99,6 +99,20 @@ static void run_report(const Settings& s) {
     ensure(code == 0, "the report failed with exit code %d", code);
 }
 
+// report.html is made again as runs finish, beside the trainers, one report at a time: waiting is watching.
+struct Refresher {
+    Process report;
+    void again(const Settings& s) {
+        if (!s.report || (report.running() && process_poll(report) < 0)) return;
+        process_close(report);
+        report = process_start({s.build + "/report", s.folder(), "--quiet", "--no-plot"}, "");
+    }
+    void wait() {
+        while (report.running() && process_poll(report) < 0) usleep(10000);
+        process_close(report);
+    }
+};
+
 static int compare() {
     Settings s = read_settings();
     const char* vocab = getenv("VOCAB");
@@ -134,6 +148,7 @@ static int compare() {
     const std::string plan = describe_plan(s, cells, seeds, jobs.size(), place);
     say(plan);
     size_t finished = 0;
+    Refresher refresher;
     auto write_progress = [&] {
         for (const std::string& m : s.matchings)
             write_comparison(s, m == "layout" ? s.folder() : s.folder() + "/match-" + m, m, cells, seeds, plan, finished, jobs.size());
@@ -143,13 +158,15 @@ static int compare() {
         return run_jobs(jobs, place, [&](const Job&) {
             finished++;
             write_progress();
+            refresher.again(s);
         });
     }();
+    refresher.wait();
     if (result.stopped) {
         say("stopped. Repeat the same command to go on; the finished runs are kept.");
         return 130;
     }
-    if (result.trained + result.kept > 0) run_report(s);
+    if (s.report && result.trained + result.kept > 0) run_report(s);
     if (result.failures.empty()) return EXIT_DONE;
     for (const std::string& f : result.failures) say("FAILED " + f);
     say("repeat the same command after mending it; the finished runs are kept (KEEP_GOING=1 trains the others first).");

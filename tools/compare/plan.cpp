@@ -166,6 +166,9 @@ void write_comparison(const Settings& s, const std::string& folder, const std::s
     for (const Cell& c : cells)
         for (int64_t i = 0; c.matching == matching && i < seeds; i++)
             j["runs"].push_back({{"run", cell_job(s, c, s.first_seed + i, "").run}, {"row", c.row.name}, {"pos", c.pos}, {"seed", s.first_seed + i}, {"lr", c.lr}});
-    fs::create_directories(folder);
-    file_replace(folder + "/comparison.json", j.dump(1) + "\n");
+    for (const std::string& to : {folder, s.record(folder)}) {
+        if (to.empty()) continue;
+        fs::create_directories(to);
+        file_replace(to + "/comparison.json", j.dump(1) + "\n");
+    }
 }

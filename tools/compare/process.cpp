@@ -102,6 +102,13 @@ Answer process_ask(const std::vector<std::string>& command) {
     return a;
 }
 
+void process_close(Process& p) {
+    for (int* fd : {&p.out, &p.err, &p.log}) {
+        if (*fd >= 0) close(*fd);
+        *fd = -1;
+    }
+}
+
 std::string shell_words(const std::vector<std::string>& command) {
     std::string all;
     for (const std::string& word : command) {

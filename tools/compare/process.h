@@ -19,6 +19,7 @@ template <class OnLine> void process_read(Process& p, OnLine on_line);
 // Exit code when it has ended (128 + number for a signal), else -1.
 int process_poll(Process& p);
 void process_signal(const Process& p, int number);
+void process_close(Process& p);              // its pipes, unread
 // Runs a command to its end; what it printed on stdout, its exit code, and what it said on stderr.
 struct Answer { int code; std::string out, err; };
 Answer process_ask(const std::vector<std::string>& command);

@@ -10,6 +10,7 @@
 
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
+#include "tools/compare/parabola.h"
 
 using json = nlohmann::ordered_json;
 
@@ -24,34 +25,6 @@ double final_loss(const std::string& run_folder) {
         if (m.is_object() && m.contains("val_loss") && m["val_loss"].is_number()) loss = m["val_loss"];
     }
     return loss;
-}
-
-double best_grid_step(const std::vector<int>& steps, const std::vector<double>& losses) {
-    size_t best = 0;
-    for (size_t i = 0; i < steps.size(); i++)
-        if (std::isfinite(losses[i]) && (!std::isfinite(losses[best]) || losses[i] < losses[best])) best = i;
-    // Least squares of loss = a + b x + c x^2, x the distance to the best: normal equations by sums of powers.
-    double sx[5] = {}, sy[3] = {};
-    for (size_t i = 0; i < steps.size(); i++) {
-        const double x = steps[i] - steps[best];
-        if (!std::isfinite(losses[i]) || std::fabs(x) > 2) continue;
-        double power = 1;
-        for (int k = 0; k < 5; k++) {
-            sx[k] += power;
-            if (k < 3) sy[k] += power * losses[i];
-            power *= x;
-        }
-    }
-    if (sx[0] < 3) return steps[best];
-    auto determinant = [](double a, double b, double c, double d, double e, double f, double g, double h, double i) {
-        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
-    };
-    const double all = determinant(sx[0], sx[1], sx[2], sx[1], sx[2], sx[3], sx[2], sx[3], sx[4]);
-    if (std::fabs(all) < 1e-12) return steps[best];
-    const double b = determinant(sx[0], sy[0], sx[2], sx[1], sy[1], sx[3], sx[2], sy[2], sx[4]) / all;
-    const double c = determinant(sx[0], sx[1], sy[0], sx[1], sx[2], sy[1], sx[2], sx[3], sy[2]) / all;
-    if (!(c > 0)) return steps[best];
-    return steps[best] + std::clamp(-b / (2 * c), -0.75, 0.75);
 }
 
 // ---- stored rates
@@ -93,6 +66,7 @@ static Stored look_up(const std::string& path, const Settings& s, const Cell& c,
 }
 
 static void store(const std::string& path, const Settings& s, const Cell& c, const std::string& mark, double lr, const json& tried) {
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
     std::ifstream file(path);
     json entries = json::parse(file, nullptr, false);
     if (!entries.is_array()) entries = json::array();
@@ -181,8 +155,11 @@ bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& plac
     for (Cell& c : cells) {
         c.lr = s.size.lr;
         if (s.lr_given) continue;
-        Stored found = look_up(own, s, c, mark, false);
-        if (found.lr <= 0 || s.fresh) found = look_up(s.rates_file, s, c, mark, !s.tune);
+        Stored found;
+        if (!s.tune || !s.fresh) {
+            found = look_up(own, s, c, mark, false);
+            if (found.lr <= 0) found = look_up(s.rates_file, s, c, mark, !s.tune);
+        }
         if (found.lr > 0) c.lr = found.lr;
         else if (s.tune) searches.push_back({&c, {}});
         if (found.lr > 0 && !found.same_data) said_other += " " + c.row.name;
@@ -211,6 +188,7 @@ bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& plac
         search.cell->lr = strtod(text, nullptr);
         fprintf(stderr, "compare: %s, %s: lr %s\n", search.cell->row.name.c_str(), search.cell->pos.c_str(), text);
         store(own, s, *search.cell, mark, search.cell->lr, tried);
+        if (!s.records.empty()) store(s.records + "/learning_rates.json", s, *search.cell, mark, search.cell->lr, tried);
     }
     write_folder_rates(s, cells, mark);
     return true;

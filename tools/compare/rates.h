@@ -4,13 +4,9 @@
 //   TUNE=1      searched for rows without a stored rate: runs at rates a factor sqrt 2 apart around the preset's, with a seed that is not
 //               used afterwards; more while the best is at an edge; then the vertex of a parabola in log lr through the best and its
 //               neighbours. Curves stay in NAME/tune/, rates in NAME/learning_rates.json
-//   neither     the measured table in the repository (RATES), else the preset's rate; what was taken is said
+//   neither     the measured table in the repository (RATES; TUNE=1 with RECORDS writes it), else the preset's rate; what was taken is said
 #pragma once
 #include "tools/compare/plan.h"
-
-// Vertex in units of grid steps of the least-squares parabola through (steps[i], losses[i]) at most 2 steps from the best; the best
-// itself when there is no minimum nearby. Losses that are not finite are left out.
-double best_grid_step(const std::vector<int>& steps, const std::vector<double>& losses);
 
 // Sets the lr of every cell; trains what TUNE asks for. False when it was stopped or failed.
 bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& place, const std::string& mark);

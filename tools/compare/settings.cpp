@@ -113,7 +113,7 @@ Settings read_settings() {
     s.runs_dir = text_of("RUNS_DIR", "runs");
     s.baseline = text_of("BASELINE", "qkv");
     s.records = text_of("RECORDS", "");
-    s.rates_file = text_of("RATES", "tools/compare/learning_rates.json");
+    s.rates_file = text_of("RATES", "docs/study/learning_rates.json");
     s.extra = split_words(text_of("EXTRA", ""));
     s.launch = split_words(text_of("LAUNCH", ""));
     s.threads = int(whole_of("THREADS", 0, 0, 4096));
@@ -124,6 +124,7 @@ Settings read_settings() {
     s.fresh = flag_of("FRESH");
     s.keep_going = flag_of("KEEP_GOING");
     s.dry_run = flag_of("DRY_RUN");
+    s.report = text_of("REPORT", "1") != "0";
     check_words(s);
     return s;
 }

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The study: which attention is enough, at which cache, and how sure is that? Called by `make study`; overnight; it continues when repeated, from
+# runs/ or from the records in docs/study/ (small, to be committed), on another machine too. What it will cost is printed first.
+#   1 learning rates of every row, tuned          TUNE=1, rates a factor sqrt 2 apart, a seed that is not used afterwards
+#   2 five paired seeds at equal layout           3 at equal parameters, cache, training FLOPs
+#   4 the second text, the same again             5 recall
+#   ONLY="king-james matchings second-text recall"   SEEDS=5   POS=rope   TEXT2=DIR (its data folder)   VARIANTS SIZE RUNS_DIR BUILD NICE=15 RECORDS
+#   Longer or shorter budgets from one trunk: scripts/study_budgets.sh; a ladder of widths: scripts/study_ladder.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} SEEDS=${SEEDS:-5} POS=${POS:-rope} SIZE=${SIZE:-default}
+VARIANTS=${VARIANTS:-qkv mqa gqa mla qv qv:key qv_ka gta}
+TEXT1=${TEXT1:-} TEXT2=${TEXT2:-} RECORDS=${RECORDS-docs/study}
+ONLY=${ONLY:-king-james matchings second-text recall}
+
+say() { printf 'study: %s\n' "$*" >&2; }
+for program in compare report probe-data probe-table; do
+    [[ -x $BUILD/$program ]] || { say "$BUILD/$program is missing: \`make study\` builds it"; exit 1; }
+done
+[[ -n $TEXT1 ]] || TEXT1=$(scripts/get_data.sh)
+wants() { [[ " $ONLY " == *" $1 "* ]]; }
+
+# ---- the cost, from a probe of one row: a run is about the same for all rows
+rows=$(wc -w <<<"$VARIANTS")
+runs=0
+wants king-james && runs=$((runs + rows * (SEEDS + 4)))
+wants matchings && runs=$((runs + 3 * rows * SEEDS))
+wants second-text && [[ -n $TEXT2 ]] && runs=$((runs + rows * (SEEDS + 4)))
+case $SIZE in default) sizes=(--layers 4 --width 128 --heads 4 --context 128 --batch-tokens 1024 --steps 900) ;; *) sizes=() ;; esac
+if ((${#sizes[@]})); then
+    second=$("$BUILD/train-qkv" "${sizes[@]}" --data "$TEXT1" --threads 1 --dry-run | sed -n 's/.*"step_seconds":\([0-9.e+-]*\).*/\1/p')
+    cores=$(nproc)
+    awk -v runs="$runs" -v s="$second" -v cores="$cores" 'BEGIN { each = 900 * s * 1.25; printf "study: %d runs of about %.0f s of one core, %d at a time: about %.1f hours; repeat the command after a stop\n", runs, each, cores, runs * each / cores / 3600 }' >&2
+else
+    say "$runs runs"
+fi
+
+compare() {      # NAME DATA MATCH
+    local status=0
+    say "$1: equal $3"
+    nice -n "${NICE:-0}" env NAME="$1" DATA="$2" MATCH="$3" POS="$POS" SIZE="$SIZE" VARIANTS="$VARIANTS" SEEDS="$SEEDS" TUNE=1 BASELINE=qkv RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" \
+        scripts/compare.sh || status=$?
+    # the records once more, by the report, with curves and the unigram's loss (compare kept what a stopped study needs)
+    [[ -z $RECORDS || ! -e $RUNS_DIR/$1/comparison.json ]] || "$BUILD/report" --record "$RUNS_DIR/$1" "$RECORDS/$1" >&2
+    ((status == 0)) || exit $status
+}
+name=$(basename "$TEXT1")
+wants king-james && compare "study-$name" "$TEXT1" layout
+wants matchings && compare "study-$name" "$TEXT1" "layout params cache flops"
+if wants second-text; then
+    if [[ -n $TEXT2 ]]; then compare "study-$(basename "$TEXT2")" "$TEXT2" layout
+    else say "no second text: TEXT2=DIR, made with scripts/get_data.sh --out data/NAME --source FILE"; fi
+fi
+if wants recall; then RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/recall.sh; fi
+say "records: ${RECORDS:-none}; tables: $RUNS_DIR/study-*/report.md; verdicts on the claims: make claims"

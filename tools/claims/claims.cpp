@@ -1,0 +1,178 @@
+// claims: one verdict line for each claim about these variants, from runs that are kept: supported, contradicted or undecided, with the
+// interval over paired seeds and the runs behind it. scripts/claims.sh trains what is missing and calls it.
+//   build/claims RUNS_DIR [--write FILE]     reads RUNS_DIR/claims, claims-power, claims-alibi, claims-sinusoidal, claims-learned, recall-*
+// A verdict is of these sizes, this text, this budget. `undecided` names what would decide.
+#include <cstdio>
+#include <cstring>
+#include <functional>
+
+#include "runtime/run/error.h"
+#include "runtime/run/files.h"
+#include "tools/claims/results.h"
+
+static constexpr double SMALL = 0.01;        // nats: a difference below this is called none, when the interval says that it is
+
+struct Verdict { std::string word, because; };
+
+static std::string show(const Interval& i) {
+    if (i.n == 0) return "no runs";
+    if (i.n == 1) return format("%+.4f (one seed: no interval)", i.mean);
+    return format("%+.4f [%+.4f, %+.4f], %zu seeds", i.mean, i.low, i.high, i.n);
+}
+
+// "The quantity is below 0": supported when its whole interval is, contradicted when none of it is.
+static Verdict below_zero(const Interval& i, const std::string& what) {
+    const char* word = i.n >= 3 && i.high < 0 ? "supported" : i.n >= 3 && i.low > 0 ? "contradicted" : "undecided";
+    return {word, what + " " + show(i) + (i.n < 3 ? "; three seeds decide" : "")};
+}
+// "The quantity is 0": supported when its whole interval lies within SMALL of 0, contradicted when it leaves 0 out.
+static Verdict is_zero(const Interval& i, const std::string& what) {
+    const char* word = i.n < 3 ? "undecided" : i.low > 0 || i.high < 0 ? "contradicted" : i.low > -SMALL && i.high < SMALL ? "supported" : "undecided";
+    return {word, what + " " + show(i) + (i.n < 3 ? "; three seeds decide" : std::string(word) == "undecided" ? format("; more seeds, until it is within %g", SMALL) : "")};
+}
+// Several verdicts in one: all supported, or any contradicted.
+static Verdict all_of(const std::vector<Verdict>& parts) {
+    Verdict v{"supported", ""};
+    for (const Verdict& p : parts) {
+        if (p.word == "contradicted") v.word = p.word;
+        else if (p.word == "undecided" && v.word == "supported") v.word = p.word;
+        v.because += (v.because.empty() ? "" : "; ") + p.because;
+    }
+    return v;
+}
+
+struct Folders { Results rope, sinusoidal, learned, power, alibi; std::string runs_dir; };
+
+// Per seed: loss of row a minus loss of row b.
+static std::vector<double> paired(const Results& r, const std::string& a, const std::string& b, const std::string& pos, double fraction = 1) {
+    std::vector<double> d;
+    for (int64_t seed : r.seeds) d.push_back(loss_at(r, a, pos, seed, fraction) - loss_at(r, b, pos, seed, fraction));
+    return d;
+}
+static Interval difference(const Results& r, const std::string& a, const std::string& b, const std::string& pos, double fraction = 1) {
+    return interval_of(paired(r, a, b, pos, fraction));
+}
+
+// gap(pos) - gap(sinusoidal) / 2, by seed: below 0 when the position halves QV's gap.
+static Verdict half_the_gap(const Folders& f, const Results& at, const std::string& pos) {
+    std::vector<double> values;
+    for (int64_t seed : at.seeds) {
+        auto gap = [&](const Results& r, const std::string& p) { return loss_at_end(r, "qv", p, seed) - loss_at_end(r, "qkv", p, seed); };
+        values.push_back(gap(at, pos) - gap(f.sinusoidal, "sinusoidal") / 2);
+    }
+    return below_zero(interval_of(values), pos + " gap - half the sinusoidal gap");
+}
+
+// Mean accuracy over seeds of a recall comparison, the best of its learning rates.
+static double recall_accuracy(const Folders& f, const std::string& row, int heads) {
+    double best = NAN;
+    for (const char* rate : {"0.001", "0.003", "0.01"}) {
+        const Results r = open_results(f.runs_dir + "/recall-64-4-w64-h" + std::to_string(heads) + "-lr" + rate);
+        std::vector<double> accuracies;
+        for (int64_t seed : r.seeds) accuracies.push_back(accuracy_at_end(r, row, "rope", seed));
+        const Interval i = interval_of(accuracies);
+        if (i.n > 0 && !(i.mean < best)) best = i.mean;
+    }
+    return best;
+}
+
+static Verdict recall_fails_with_heads(const Folders& f) {
+    const double several = recall_accuracy(f, "qv", 4), one = recall_accuracy(f, "qv", 1), qkv = recall_accuracy(f, "qkv", 4);
+    const double ka = recall_accuracy(f, "qv_ka", 4), gta = recall_accuracy(f, "gta", 4);
+    const std::string numbers = format("accuracy: qv 4 heads %.3f, 1 head %.3f; with 4 heads qkv %.3f, qv_ka %.3f, gta %.3f", several, one, qkv, ka, gta);
+    for (double x : {several, one, qkv, ka, gta})
+        if (std::isnan(x)) return {"undecided", numbers + "; make recall trains what is missing"};
+    if (qkv < 0.9 && one < 0.9) return {"undecided", numbers + "; nothing has learnt the task: more steps, other rates"};
+    const bool holds = several < 0.9 && one >= 0.9 && ka >= 0.9 && gta >= 0.9;
+    return {holds ? "supported" : "contradicted", numbers};
+}
+
+// Claim 9: the loss at 4 T minus the loss at T, from build/evaluate-* (scripts/claims.sh writes extrapolation.txt: row pos seed T loss).
+static Verdict extrapolation(const Folders& f) {
+    const std::string path = f.runs_dir + "/claims/extrapolation.txt";
+    if (!file_exists(path)) return {"undecided", "no evaluations at 2T and 4T yet: scripts/claims.sh makes them with build/evaluate-*"};
+    const std::string text = file_read(path, 16 << 20);
+    auto growth = [&](const std::string& pos) {
+        std::vector<double> values;
+        for (int seed = 1; seed < 100; seed++) {
+            double at_t = NAN, at_4t = NAN;
+            for (size_t begin = 0; begin < text.size(); begin = text.find('\n', begin) + 1) {
+                char row[64], p[64];
+                int s, times;
+                double loss;
+                if (sscanf(text.c_str() + begin, "%63s %63s %d %d %lf", row, p, &s, &times, &loss) != 5 || s != seed || p != pos || strcmp(row, "qkv") != 0) continue;
+                (times == 1 ? at_t : times == 4 ? at_4t : at_t) = loss;
+            }
+            values.push_back(at_4t - at_t);
+        }
+        return interval_of(values);
+    };
+    const Interval alibi = growth("alibi"), power = growth("power"), rope = growth("rope");
+    if (alibi.n < 3 || power.n < 3 || rope.n < 3)
+        return {"undecided", "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
+    const bool holds = alibi.high < SMALL && power.high < SMALL && rope.low > SMALL;
+    return {holds ? "supported" : "contradicted", "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
+}
+
+struct Claim { int number; const char* text; std::function<Verdict(const Folders&)> verdict; };
+
+static const std::vector<Claim>& claims() {
+    static const std::vector<Claim> list = {
+        {1, "QV's gap to QKV under power and alibi is at most half its gap under sinusoidal positions",
+         [](const Folders& f) { return all_of({half_the_gap(f, f.power, "power"), half_the_gap(f, f.alibi, "alibi")}); }},
+        {2, "QV is not told apart from QKV under decoupled positions",
+         [](const Folders& f) {
+             return all_of({is_zero(difference(f.power, "qv", "qkv", "power"), "power: qv - qkv"), is_zero(difference(f.alibi, "qv", "qkv", "alibi"), "alibi: qv - qkv"),
+                            is_zero(difference(f.rope, "qv", "qkv", "rope"), "rope: qv - qkv")});
+         }},
+        {3, "more context helps QV-Ka (d_ctx 4 HS against HS)",
+         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka:dctx=128", "qv_ka:dctx=32", "rope"), "loss at 4 HS - loss at HS"); }},
+        {4, "QV-Ka learns faster than QKV early (at a fifth of the tokens)",
+         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka", "qkv", "rope", 0.2), "qv_ka - qkv at 20%"); }},
+        {5, "K from V alone (d_ctx 0) loses to K from [G ; V]",
+         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka", "qv_ka:dctx=0", "rope"), "with G - without"); }},
+        {6, "at equal cache (and equal parameters) QV loses to GQA",
+         [](const Folders& f) { return below_zero(difference(f.rope, "gqa", "qv", "rope"), "gqa - qv"); }},
+        {7, "for QV, rotating value and output back (vo) beats rotating the key only",
+         [](const Folders& f) { return below_zero(difference(f.rope, "qv", "qv:key", "rope"), "vo - key"); }},
+        {8, "the controls lose: K := Q, and one tensor for Q, K and V",
+         [](const Folders& f) {
+             return all_of({below_zero(difference(f.rope, "qkv", "qk", "rope"), "qkv - qk"), below_zero(difference(f.rope, "qkv", "one", "rope"), "qkv - one")});
+         }},
+        {9, "alibi and power extrapolate to 4 T, rope does not", extrapolation},
+        {10, "several-headed QV fails at associative recall, one-headed QV, QV-Ka and GTA do not", recall_fails_with_heads},
+    };
+    return list;
+}
+
+static int report(int argc, char** argv) {
+    std::string runs_dir, write;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--write") && i + 1 < argc) write = argv[++i];
+        else if (argv[i][0] == '-' || !runs_dir.empty()) fail_usage("claims RUNS_DIR [--write FILE]");
+        else runs_dir = argv[i];
+    }
+    ensure_usage(!runs_dir.empty(), "claims RUNS_DIR [--write FILE]");
+    auto open = [&](const char* name) { return open_results(runs_dir + "/" + name); };
+    const Folders f{open("claims"), open("claims-sinusoidal"), open("claims-learned"), open("claims-power"), open("claims-alibi"), runs_dir};
+    std::string markdown = "| | claim | verdict | because (nats per token, paired by seed, 95%) |\n|---|---|---|---|\n";
+    for (const Claim& c : claims()) {
+        const Verdict v = c.verdict(f);
+        printf("%2d  %-12s  %s\n                  %s\n", c.number, v.word.c_str(), c.text, v.because.c_str());
+        markdown += format("| %d | %s | **%s** | %s |\n", c.number, c.text, v.word.c_str(), v.because.c_str());
+    }
+    if (!write.empty()) file_replace(write, markdown);
+    return EXIT_DONE;
+}
+
+int main(int argc, char** argv) {
+    try {
+        return report(argc, argv);
+    } catch (const Error& e) {
+        fprintf(stderr, "claims: %s\n", e.what());
+        return e.exit_code;
+    } catch (const std::exception& e) {
+        fprintf(stderr, "claims: %s\n", e.what());
+        return EXIT_FAILED;
+    }
+}
