@@ -214,7 +214,7 @@ cp -r "$T/runs/c/qkv-rope-1" "$T/odd dir's/"
 echo '{}' >"$T/odd dir's/empty/config.json"
 check "a run without metrics is named, odd folder names work" 0 "holds no measurement" "$BUILD/report" "$T/odd dir's"
 check "without rsvg-convert there is the SVG, and it says how to get PNG" 0 "apt-get install -y librsvg2-bin" env PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
-check "(the table)" 0 "| gqa | 2.1000 |" cat "$T/no-plot/report.md"
+check "(the table)" 0 "| gqa | 2.1250 ± 0.0354 | +0.1000 | two seeds |" cat "$T/no-plot/report.md"
 check "quiet" 0 "" test -z "$("$BUILD/report" "$T/runs/c" --quiet)"
 check "a wrong level" 2 "--alpha x: give a probability" "$BUILD/report" "$T/runs/c" --alpha x
 check "records want two folders" 2 "report --record RUNS DIR" "$BUILD/report" --record "$T/runs/c"

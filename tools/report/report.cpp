@@ -136,7 +136,7 @@ static void report(const ReportOptions& o) {
         std::string path = o.out + "/" + sheet.file + ".svg";
         file_replace(path, svg_file(c.name + ": " + sheet.words, sheet.pictures, sheet.columns));
         d.files.push_back({std::string(sheet.file) + ".svg", sheet.words});
-        if (!c.plan.running() && png_problem.empty()) png_problem = write_png(path);
+        if (!o.quiet && png_problem.empty()) png_problem = write_png(path);
     }
     // Replaced in one step: a browser that reloads never sees half a page.
     file_replace(o.out + "/report.md", for_markdown(d));
