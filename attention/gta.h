@@ -10,10 +10,13 @@
 #pragma once
 #include "attention/attention.h"
 #include "layers/copy.h"
+#include "runtime/device/backend.h"
 
 enum Weight { WQ, WV, BQ, BV, WKR, WO, BO };
 enum Saved { QV, KR, K, O, LSE };
 enum Scratch { DQV, DKR, DK, DO };
+enum Cached { CACHED_V, CACHED_KR };
+enum Decoded { NEW_QV, NEW_TIED, NEW_KR, NEW_O };
 inline const VariantOptions ATTENTION_OPTIONS = {};
 
 inline void attention_defaults(ModelConfig& c) {
@@ -40,7 +43,8 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS / 2 : 0;
     s.macs_per_token = size_t(C * (2 * q + v + half));
-    s.cache_elements = size_t(v + half);
+    s.cache = {{"v", c.NKV, c.HS}, {"kr", 1, int(half)}};
+    s.decode = {{"qv", size_t(q + v)}, {"tied", size_t(q)}, {"kr", size_t(half)}, {"o", size_t(q)}};
     return s;
 }
 
@@ -105,4 +109,27 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     linear_backward_weight(l.dw[WKR], nullptr, dkr, x, shared, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
     linear_backward_input(dx, dkr, l.w[WKR], shared, true);
+}
+
+// The cache keeps V and the rotated k^R. A score is [first half of q ; 0] . v + (rotated second half of q) . k^R: V is read once, as key
+// and value; the zeros cost half of one product's multiplications, which a decoder that waits for memory has to spare.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS, half = c.HS / 2;
+    const size_t rows = l.rows(), row = size_t(q_width + v_width), HS = size_t(c.HS), q_row = size_t(q_width);
+    floatX *q = l.row(NEW_QV), *v = q + q_width, *tied = l.row(NEW_TIED), *kr = l.row(NEW_KR), *o = l.row(NEW_O);
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(rows, c.C, q_width + v_width));
+    linear_forward(kr, x, l.w[WKR], nullptr, linear_shape(rows, c.C, half));
+    if (l.rope) {
+        rope_forward(q + half, q + half, l.rope, {1, l.batch.rows, c.NH, half, row, HS, row, HS, l.batch.position});
+        rope_forward(kr, kr, l.rope, {1, l.batch.rows, 1, half, HS / 2, 0, HS / 2, 0, l.batch.position});
+    }
+    device_zero(tied, rows * q_row * sizeof(floatX));
+    copy_forward(tied, q, {rows, c.NH, half, q_row, HS, row, HS});
+    cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
+    cache_append(l.cache[CACHED_KR], kr, HS / 2, 1, half, l.batch);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = half, .q_row = q_row, .q_head = HS, .shared_row = row,
+                      .shared_head = HS, .scale = 1 / std::sqrt(double(c.HS))};
+    sdpa_decode(o, l.partial, tied, q + half, l.cache[CACHED_V], l.cache[CACHED_V], l.cache[CACHED_KR], nullptr, l.bias, shape, l.batch);
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(rows, q_width, c.C));
 }

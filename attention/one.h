@@ -11,6 +11,8 @@
 enum Weight { WV, BV, WO, BO };
 enum Saved { X, RX, O, LSE };
 enum Scratch { DX, DQ, DK, DO };
+enum Cached { CACHED_X };
+enum Decoded { NEW_X, NEW_RX, NEW_O };
 inline const VariantOptions ATTENTION_OPTIONS = {};
 
 inline void attention_defaults(ModelConfig& c) {
@@ -31,7 +33,8 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS : 0;
     s.macs_per_token = size_t(2 * C * width);
-    s.cache_elements = size_t(width);
+    s.cache = {{"x", c.NH, c.HS}};
+    s.decode = {{"x", size_t(width)}, {"rx", turned}, {"o", size_t(width)}};
     return s;
 }
 
@@ -70,4 +73,19 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     }
     linear_backward_weight(l.dw[WV], l.dw[BV], dvalue, x, in, l.accumulate);
     linear_backward_input(dx, dvalue, l.w[WV], in);
+}
+
+// The cache keeps X; with rope the key R(X) is made from it as it is read.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const int width = c.NH * c.HS;
+    const size_t row = size_t(width), HS = size_t(c.HS);
+    floatX *value = l.row(NEW_X), *q = l.rope ? l.row(NEW_RX) : value, *o = l.row(NEW_O);
+    linear_forward(value, x, l.w[WV], l.w[BV], linear_shape(l.rows(), c.C, width));
+    if (l.rope) rope_forward(q, value, l.rope, {1, l.batch.rows, c.NH, c.HS, row, HS, row, HS, l.batch.position});
+    cache_append(l.cache[CACHED_X], value, row, c.NH, c.HS, l.batch);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NH, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
+                      .scale = 1 / std::sqrt(double(c.HS))};
+    sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_X], l.cache[CACHED_X], nullptr, l.rope, l.bias, shape, l.batch);
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), width, c.C));
 }

@@ -12,6 +12,8 @@
 enum Weight { WQ, WV, BQ, BV, WO, BO };
 enum Saved { QV, O, LSE };
 enum Scratch { DQV, DK, DO };
+enum Cached { CACHED_K, CACHED_V };
+enum Decoded { NEW_QV, NEW_O };
 inline const VariantOptions ATTENTION_OPTIONS = {};
 
 inline void attention_defaults(ModelConfig& c) {
@@ -33,7 +35,8 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS : 0;
     s.macs_per_token = size_t(3 * C * q);
-    s.cache_elements = size_t(2 * q);
+    s.cache = {{"k", c.NH, c.HS}, {"v", c.NH, c.HS}};
+    s.decode = {{"qv", size_t(2 * q)}, {"o", size_t(q)}};
     return s;
 }
 
@@ -71,4 +74,20 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     if (l.rope) rope_backward(dq, dq, l.rope, rope_shape(l));
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
+}
+
+// The cache keeps the rotated queries, as keys, and V.
+inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
+    const ModelConfig& c = l.c;
+    const int width = c.NH * c.HS;
+    const size_t row = 2 * size_t(width), HS = size_t(c.HS);
+    floatX *q = l.row(NEW_QV), *v = q + width, *o = l.row(NEW_O);
+    linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(l.rows(), c.C, 2 * width));
+    if (l.rope) rope_forward(q, q, l.rope, {1, l.batch.rows, c.NH, c.HS, row, HS, row, HS, l.batch.position});
+    cache_append(l.cache[CACHED_K], q, row, c.NH, c.HS, l.batch);
+    cache_append(l.cache[CACHED_V], v, row, c.NH, c.HS, l.batch);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NH, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
+                      .scale = 1 / std::sqrt(double(c.HS))};
+    sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_K], l.cache[CACHED_V], nullptr, nullptr, l.bias, shape, l.batch);
+    linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), width, c.C));
 }
