@@ -12,7 +12,7 @@ NORM      ?= layernorm
 MLP       ?= gelu
 # Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn (slow); cuda, NVIDIA GPUs (needs nvcc).
 BACKEND   ?= cpu
-# Storage of weights and activations: fp32; bf16 (emu, cuda), what tensor cores are for; fp64 (cpu) for gradient checks.
+# Storage of weights and activations: fp32; bf16, what tensor cores and AVX512_BF16 are for; fp64 (cpu) for gradient checks.
 PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
 # Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the first there is.
 BLAS      ?= auto

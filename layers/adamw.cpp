@@ -1,9 +1,13 @@
 // AdamW and the global norm on the CPU: one pass over memory each. See adamw.h.
-// Bytes per fp32 parameter: update 16 read + 12 written, norm 4 read; both run at memory bandwidth for models beyond the cache.
+// Bytes per parameter: update 16 read + 12 written (bf16: 2 more, the rounded weight), norm 4 read; both run at memory bandwidth for models beyond the cache.
 #include "layers/adamw.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+
+#include "runtime/device/bf16.h"
+#include "runtime/device/rng.h"
 
 void sum_squares(double* sums, const floatM* grad, size_t n) {
 #pragma omp parallel for schedule(static) if (n > 16384)
@@ -27,19 +31,46 @@ void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate) {
     for (size_t i = 0; i < n; i++) sum[i] = accumulate ? sum[i] + x[i] : x[i];
 }
 
+namespace {
+// w rounded to bf16 by a random 16-bit number added below the bits that are kept; infinities and NaN as they are.
+bf16 stochastic_bf16(float w, uint32_t random) {
+    uint32_t bits;
+    memcpy(&bits, &w, 4);
+    if ((bits & 0x7f800000u) != 0x7f800000u) bits += random >> 16;
+    bf16 out;
+    out.bits = uint16_t(bits >> 16);
+    return out;
+}
+}  // namespace
+
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a) {
-    (void)master;                                            // floatX is floatM here: the weights are the master copy
     if (!std::isfinite(*norm)) return;
     floatM clip = a.grad_clip > 0 && *norm > floatM(a.grad_clip) ? floatM(a.grad_clip) / *norm : floatM(1);
     floatM b1 = floatM(a.beta1), b2 = floatM(a.beta2), eps = floatM(a.eps), low = floatM(a.min_value);
     floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))), correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));
     floatM rate = floatM(a.lr) * correction1, keep = floatM(1 - a.lr * a.weight_decay);
-#pragma omp parallel for simd schedule(static) if (n > 16384)    // below, waking the threads costs more than the work
-    for (size_t i = 0; i < n; i++) {
+    auto updated = [&](size_t i, floatM weight) {
         floatM g = grad[i] * clip;
         floatM mi = m[i] = b1 * m[i] + (1 - b1) * g;
         floatM vi = v[i] = b2 * v[i] + (1 - b2) * g * g;
-        floatM w = weights[i] * keep - rate * mi / (std::sqrt(vi * correction2) + eps);
-        weights[i] = w > low ? w : low;
+        floatM w = weight * keep - rate * mi / (std::sqrt(vi * correction2) + eps);
+        return w > low ? w : low;
+    };
+    if constexpr (sizeof(floatX) == sizeof(floatM)) {        // the weights are the master copy
+        (void)master;
+#pragma omp parallel for simd schedule(static) if (n > 16384)    // below, waking the threads costs more than the work
+        for (size_t i = 0; i < n; i++) weights[i] = floatX(updated(i, floatM(weights[i])));
+    } else if (!master) {                                        // tests: no master copy beside narrow weights
+        for (size_t i = 0; i < n; i++) weights[i] = floatX(updated(i, floatM(weights[i])));
+    } else if (a.rounding.stochastic) {
+        const Rounding& r = a.rounding;
+#pragma omp parallel for schedule(static) if (n > 16384)
+        for (size_t i = 0; i < n; i++) {
+            master[i] = updated(i, master[i]);
+            weights[i] = floatX(float(stochastic_bf16(float(master[i]), philox(r.seed, r.stream, r.first + i).x[0])));
+        }
+    } else {
+#pragma omp parallel for simd schedule(static) if (n > 16384)
+        for (size_t i = 0; i < n; i++) weights[i] = floatX(master[i] = updated(i, master[i]));
     }
 }

@@ -3,15 +3,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "layers/cpu_math.h"
 
 namespace {
-inline floatM row_max(const floatX* logits, int V) {
-    floatM m = logits[0];
+template <class T> inline floatM row_max(const T* logits, int V) {
+    floatM m = floatM(logits[0]);
 #pragma omp simd reduction(max : m)
-    for (int v = 0; v < V; v++) m = logits[v] > m ? logits[v] : m;
+    for (int v = 0; v < V; v++) m = floatM(logits[v]) > m ? floatM(logits[v]) : m;
     return m;
+}
+
+// The row in floatM: itself, or where the storage is narrower a copy that stays in cache while its numbers are exponentials.
+inline floatM* as_master(floatM* logits, int) { return logits; }
+template <class T> floatM* as_master(T* logits, int V) {
+    thread_local std::vector<floatM> copy;
+    if (copy.size() < size_t(V)) copy.resize(size_t(V));
+    floatM* to = copy.data();
+#pragma omp simd
+    for (int v = 0; v < V; v++) to[v] = floatM(logits[v]);
+    return to;
 }
 }  // namespace
 
@@ -22,8 +34,8 @@ void crossentropy_forward(floatM* losses, const floatX* logits, const int* targe
         const floatX* x = logits + r * Vp;
         floatM m = row_max(x, V), sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (int v = 0; v < V; v++) sum += fast_exp(x[v] - m);
-        losses[r] = std::log(sum) + m - x[targets[r]];
+        for (int v = 0; v < V; v++) sum += fast_exp(floatM(x[v]) - m);
+        losses[r] = std::log(sum) + m - floatM(x[targets[r]]);
     }
 }
 
@@ -36,15 +48,16 @@ void crossentropy_forward_backward(floatM* losses, floatX* logits, const int* ta
             std::fill(x, x + Vp, floatX(0));
             continue;
         }
-        floatM m = row_max(x, V), sum = 0;
-        floatX target_logit = x[targets[r]];
+        floatM* e = as_master(x, V);
+        const floatM m = row_max(e, V), target_logit = e[targets[r]];
+        floatM sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (int v = 0; v < V; v++) sum += x[v] = fast_exp(x[v] - m);
+        for (int v = 0; v < V; v++) sum += e[v] = fast_exp(e[v] - m);
         losses[r] = std::log(sum) + m - target_logit;
-        floatM k = scale / sum;
+        const floatM k = scale / sum, at_target = e[targets[r]] * k - scale;
 #pragma omp simd
-        for (int v = 0; v < V; v++) x[v] *= k;
-        x[targets[r]] -= scale;
+        for (int v = 0; v < V; v++) x[v] = floatX(e[v] * k);
+        x[targets[r]] = floatX(at_target);
         std::fill(x + V, x + Vp, floatX(0));
     }
 }

@@ -4,11 +4,24 @@
 #pragma once
 #include <cstddef>
 
+#include "runtime/device/bf16.h"
+
 // C (m, n) = op(A) (m, k) op(B) (k, n), or += when accumulate. op transposes when its flag is set; ld* are row strides as stored.
 void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const float* a, size_t lda, const float* b, size_t ldb,
           bool accumulate, float* c, size_t ldc);
 void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const double* a, size_t lda, const double* b, size_t ldb,
           bool accumulate, double* c, size_t ldc);
+// bf16 operands, sums in fp32; C in fp32 (gradients), or rounded once, the sum of product, C if accumulate, and bias (n; null: none). gemm_bf16.cpp
+void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const bf16* a, size_t lda, const bf16* b, size_t ldb,
+          bool accumulate, float* c, size_t ldc);
+void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const bf16* a, size_t lda, const bf16* b, size_t ldb,
+          bool accumulate, bf16* c, size_t ldc, const bf16* bias = nullptr);
+// oneDNN's matmul primitive, which does the products above where the processor has bf16 products; false: not this type on this machine. In
+// float too, where the tests can try its strides on any processor.
+template <class T, class C>
+bool gemm_onednn(bool transpose_a, bool transpose_b, int m, int n, int k, const T* a, size_t lda, const T* b, size_t ldb,
+                 bool accumulate, C* c, size_t ldc, const T* bias = nullptr);
+bool has_bf16_products();        // AVX512_BF16 (AMX machines have it too) and oneDNN; else bf16 is converted and multiplied in fp32
 // Our own product, always there: the fallback, and the test's second opinion.
 template <class T>
 void gemm_plain(bool transpose_a, bool transpose_b, int m, int n, int k, const T* a, size_t lda, const T* b, size_t ldb,

@@ -1,8 +1,10 @@
 // Linear layers on the CPU: the products are cut into pieces, each piece is one serial library call, and the bias and GELU are
 // applied to a piece while it is still in cache. The cut depends on shapes only: any thread count gives the same bits.
+// In bf16 the product itself adds the bias and rounds once (gemm_bf16.cpp); GELU reads what was stored, as its backward will.
 #include "layers/linear.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "layers/cpu_math.h"
 #include "layers/gemm.h"
@@ -32,86 +34,154 @@ Pieces cut(size_t m, size_t n, size_t k) {
     return best;
 }
 
-// Runs piece(head, row, rows, column, columns) for every piece of every head's m x n product, in parallel.
-template <class Piece> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece) {
+// Runs piece(head, row, rows, column, columns) for every piece of every head's m x n product, and extra(0) .. extra(extras - 1), in parallel.
+template <class Piece, class Extra> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece, int extras, Extra extra) {
     Pieces p = cut(m, n, k);
     int per_head = p.mp * p.np, total = batch * per_head;
-#pragma omp parallel for schedule(dynamic, 1) if (total > 1)
-    for (int t = 0; t < total; t++) {
+#pragma omp parallel for schedule(dynamic, 1) if (total + extras > 1)
+    for (int t = 0; t < total + extras; t++) {
+        if (t >= total) {
+            extra(t - total);
+            continue;
+        }
         int head = t / per_head, i = t % per_head / p.np, j = t % p.np;
         size_t row = i * p.mb, column = j * p.nb;
         piece(head, row, std::min(p.mb, m - row), column, std::min(p.nb, n - column));
     }
 }
+template <class Piece> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece) { for_each_piece(batch, m, n, k, piece, 0, [](int) {}); }
+
+// C = op(A) op(B) (+ C) (+ bias)
+template <class X>
+void product(bool transpose_b, size_t m, size_t n, int k, const X* a, size_t lda, const X* b, size_t ldb, bool accumulate, X* c, size_t ldc, const X* bias = nullptr) {
+    if constexpr (sizeof(X) == 2) {
+        gemm(false, transpose_b, int(m), int(n), k, a, lda, b, ldb, accumulate, c, ldc, bias);
+    } else {
+        gemm(false, transpose_b, int(m), int(n), k, a, lda, b, ldb, accumulate, c, ldc);
+        if (!bias) return;
+        for (size_t r = 0; r < m; r++) {
+            X* row = c + r * ldc;
+#pragma omp simd
+            for (size_t j = 0; j < n; j++) row[j] += bias[j];
+        }
+    }
+}
+
+// Heads that read the same x, with weights one below the other, are one wide layer: one product instead of `batch` small ones (MLA's
+// k^C). Where their outputs do not lie side by side, a piece of y is copied from or to its heads.
+struct Merged {
+    LinearShape s;                                           // batch 1 when merged
+    int head_out = 0;                                        // outputs of a head, when y has gaps; else 0
+    size_t head_stride = 0;
+};
+Merged merge_heads(const LinearShape& shape) {
+    Merged m{shape};
+    if (shape.batch == 1 || shape.batch_x != 0 || shape.batch_w != shape.out * shape.ld_w) return m;
+    if (shape.batch_out != size_t(shape.out)) m.head_out = shape.out, m.head_stride = shape.batch_out;
+    m.s.out = shape.out * shape.batch;
+    m.s.batch = 1;
+    m.s.batch_w = m.s.batch_out = 0;
+    return m;
+}
+// Columns [column, column + columns) of `rows` rows of y, `ld` apart, to or from a compact copy: move(y + .., copy + .., n) for each run.
+template <class Y, class Move> void each_run(const Merged& m, Y* y, size_t rows, size_t column, size_t columns, floatX* copy, Move move) {
+    const size_t width = size_t(m.head_out);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = column; c < column + columns;) {
+            const size_t within = c % width, n = std::min(width - within, column + columns - c);
+            move(y + r * m.s.ld_out + c / width * m.head_stride + within, copy + r * columns + (c - column), n);
+            c += n;
+        }
+}
+void read_run(const floatX* y, floatX* copy, size_t n) { std::copy(y, y + n, copy); }
+void write_run(floatX* y, floatX* copy, size_t n) { std::copy(copy, copy + n, y); }
+
+floatX* room(size_t n) {                                     // one per thread, grows to the largest piece and stays
+    thread_local std::vector<floatX> memory;
+    if (memory.size() < n) memory.resize(n);
+    return memory.data();
+}
 }  // namespace
 
-void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate, floatX* gelu_out) {
-    if (s.rows <= FEW_ROWS) return linear_rows_forward(y, x, w, b, s, accumulate, gelu_out);
-    for_each_piece(s.batch, s.rows, s.out, s.in, [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
+void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& shape, bool accumulate, floatX* gelu_out) {
+    if (shape.rows <= FEW_ROWS) return linear_rows_forward(y, x, w, b, shape, accumulate, gelu_out);
+    const Merged m = b || gelu_out ? Merged{shape} : merge_heads(shape);         // with a bias, every head adds the same one
+    const LinearShape& s = m.s;
+    for_each_piece(s.batch, s.rows, size_t(s.out), size_t(s.in), [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
+        const floatX *in = x + h * s.batch_x + row * s.ld_in, *weights = w + h * s.batch_w + col * s.ld_w;
+        if (m.head_out) {
+            floatX *copy = room(rows * cols), *to = y + row * s.ld_out;
+            if (accumulate) each_run(m, to, rows, col, cols, copy, read_run);
+            product(true, rows, cols, s.in, in, s.ld_in, weights, s.ld_w, accumulate, copy, cols);
+            each_run(m, to, rows, col, cols, copy, write_run);
+            return;
+        }
         floatX* out = y + h * s.batch_out + row * s.ld_out + col;
-        gemm(false, true, int(rows), int(cols), s.in, x + h * s.batch_x + row * s.ld_in, s.ld_in, w + h * s.batch_w + col * s.ld_w, s.ld_w,
-             accumulate, out, s.ld_out);
-        if (!b && !gelu_out) return;
-        for (size_t r = 0; r < rows; r++) {
-            floatX* o = out + r * s.ld_out;
-            if (b) {
-                const floatX* bias = b + col;
+        product(true, rows, cols, s.in, in, s.ld_in, weights, s.ld_w, accumulate, out, s.ld_out, b ? b + col : nullptr);
+        for (size_t r = 0; gelu_out && r < rows; r++) {
+            floatX *o = out + r * s.ld_out, *g = gelu_out + (o - y);
 #pragma omp simd
-                for (size_t c = 0; c < cols; c++) o[c] += bias[c];
-            }
-            if (gelu_out) {
-                floatX* g = gelu_out + (o - y);
-#pragma omp simd
-                for (size_t c = 0; c < cols; c++) g[c] = gelu(o[c]);
-            }
+            for (size_t c = 0; c < cols; c++) g[c] = floatX(gelu(floatM(o[c])));
         }
     });
 }
 
-void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const LinearShape& s, bool accumulate, const floatX* pre_gelu) {
+void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const LinearShape& shape, bool accumulate, const floatX* pre_gelu) {
+    const Merged m = merge_heads(shape);
+    const LinearShape& s = m.s;
     // Heads that share x sum their gradients: one after the other, each adding to the last.
-    bool shared = s.batch > 1 && s.batch_x == 0;
-    for (int first = 0; first < (shared ? s.batch : 1); first++)
-        for_each_piece(shared ? 1 : s.batch, s.rows, s.in, s.out, [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
-            h += first;
-            floatX* out = dx + h * s.batch_x + row * s.ld_in + col;
-            gemm(false, false, int(rows), int(cols), s.out, dy + h * s.batch_out + row * s.ld_out, s.ld_out, w + h * s.batch_w + col,
-                 s.ld_w, accumulate || first > 0, out, s.ld_in);
-            if (!pre_gelu) return;
-            for (size_t r = 0; r < rows; r++) {
-                floatX* o = out + r * s.ld_in;
-                const floatX* pre = pre_gelu + (o - dx);
+    const bool shared = s.batch > 1 && s.batch_x == 0;
+    for_each_piece(shared ? 1 : s.batch, s.rows, size_t(s.in), size_t(s.out), [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
+        floatX* out = dx + h * s.batch_x + row * s.ld_in + col;
+        if (m.head_out) {
+            floatX* copy = room(rows * size_t(s.out));
+            each_run(m, dy + row * s.ld_out, rows, 0, size_t(s.out), copy, read_run);
+            product(false, rows, cols, s.out, copy, size_t(s.out), w + col, s.ld_w, accumulate, out, s.ld_in);
+        } else {
+            for (int i = 0; i < (shared ? s.batch : 1); i++)
+                product(false, rows, cols, s.out, dy + (h + i) * s.batch_out + row * s.ld_out, s.ld_out, w + (h + i) * s.batch_w + col, s.ld_w,
+                        accumulate || i > 0, out, s.ld_in);
+        }
+        for (size_t r = 0; pre_gelu && r < rows; r++) {
+            floatX* o = out + r * s.ld_in;
+            const floatX* pre = pre_gelu + (o - dx);
 #pragma omp simd
-                for (size_t c = 0; c < cols; c++) o[c] *= gelu_derivative(pre[c]);
-            }
-        });
+            for (size_t c = 0; c < cols; c++) o[c] = floatX(floatM(o[c]) * gelu_derivative(floatM(pre[c])));
+        }
+    });
 }
 
-void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floatX* x, const LinearShape& s, bool accumulate) {
-    bool shared = s.batch > 1 && s.batch_w == 0;
-    for (int first = 0; first < (shared ? s.batch : 1); first++)
-        for_each_piece(shared ? 1 : s.batch, s.out, s.in, s.rows, [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
-            h += first;
-            gemm(true, false, int(rows), int(cols), int(s.rows), dy + h * s.batch_out + row, s.ld_out, x + h * s.batch_x + col, s.ld_in,
-                 accumulate || first > 0, dw + h * s.batch_w + row * s.ld_w + col, s.ld_w);
-        });
-    if (!db) return;
-    constexpr int COLUMNS = 64;                              // 64 running sums fit in four vector registers
-    int blocks = int(ceil_div(size_t(s.out), COLUMNS));
-#pragma omp parallel for schedule(static)
-    for (int block = 0; block < blocks; block++) {
+void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floatX* x, const LinearShape& shape, bool accumulate) {
+    const Merged m = db ? Merged{shape} : merge_heads(shape);
+    const LinearShape& s = m.s;
+    const bool shared = s.batch > 1 && s.batch_w == 0;       // heads that share W sum their gradients, in order
+    auto weights = [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
+        floatM* out = dw + h * s.batch_w + row * s.ld_w + col;
+        if (m.head_out) {
+            floatX* copy = room(s.rows * rows);
+            each_run(m, dy, s.rows, row, rows, copy, read_run);
+            gemm(true, false, int(rows), int(cols), int(s.rows), copy, rows, x + col, s.ld_in, accumulate, out, s.ld_w);
+            return;
+        }
+        for (int i = 0; i < (shared ? s.batch : 1); i++)
+            gemm(true, false, int(rows), int(cols), int(s.rows), dy + (h + i) * s.batch_out + row, s.ld_out, x + (h + i) * s.batch_x + col, s.ld_in,
+                 accumulate || i > 0, out, s.ld_w);
+    };
+    constexpr int COLUMNS = 64;                              // 64 running sums fit in eight vector registers
+    auto bias = [&](int block) {
         int begin = block * COLUMNS, n = std::min(COLUMNS, s.out - begin);
         floatM sum[COLUMNS] = {};
         for (size_t r = 0; r < s.rows; r++) {
             const floatX* d = dy + r * s.ld_out + begin;
 #pragma omp simd
-            for (int c = 0; c < n; c++) sum[c] += d[c];
+            for (int c = 0; c < n; c++) sum[c] += floatM(d[c]);
         }
         for (int c = 0; c < n; c++) db[begin + c] = (accumulate ? db[begin + c] : floatM(0)) + sum[c];
-    }
+    };
+    for_each_piece(shared ? 1 : s.batch, size_t(s.out), size_t(s.in), s.rows, weights, db ? int(ceil_div(size_t(s.out), COLUMNS)) : 0, bias);
 }
 
 void gelu_forward(floatX* out, const floatX* x, size_t n) {
 #pragma omp parallel for simd schedule(static) if (n > 16384)
-    for (size_t i = 0; i < n; i++) out[i] = gelu(x[i]);
+    for (size_t i = 0; i < n; i++) out[i] = floatX(gelu(floatM(x[i])));
 }

@@ -1,13 +1,17 @@
 // Rotary position embedding on the CPU. See rope.h.
 #include "layers/rope.h"
 
+#include <algorithm>
+#include <vector>
+
 // (x, y) -> (x cos - y sin, x sin + y cos), by the angle times `sign`; += when add
-static void rotate(floatX* out, const floatX* in, const floatM* table, int half, floatM sign, bool add) {
+template <class In> static void rotate(floatX* out, const In* in, const floatM* table, int half, floatM sign, bool add) {
+#pragma omp simd
     for (int i = 0; i < half; i++) {
-        floatM c = table[2 * i], s = sign * table[2 * i + 1], x = in[i], y = in[i + half];
+        floatM c = table[2 * i], s = sign * table[2 * i + 1], x = floatM(in[i]), y = floatM(in[i + half]);
         floatM first = x * c - y * s, second = x * s + y * c;
-        out[i] = add ? out[i] + first : first;
-        out[i + half] = add ? out[i + half] + second : second;
+        out[i] = floatX(add ? floatM(out[i]) + first : first);
+        out[i + half] = floatX(add ? floatM(out[i + half]) + second : second);
     }
 }
 
@@ -21,10 +25,21 @@ void rope_forward(floatX* out, const floatX* in, const floatM* table, const Rope
 }
 
 void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s, bool accumulate, bool inverse) {
-    size_t rows = size_t(s.B) * s.T;
+    const size_t rows = size_t(s.B) * s.T;
+    const floatM sign = inverse ? 1 : -1;
 #pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows; r++) {
+        const floatM* angles = table + (r % s.T) * s.d;
+        const floatX* from = dout + r * s.out_row;
+        floatX* to = din + r * s.in_row;
+        if (s.in_head != 0 || s.heads == 1) {
+            for (int h = 0; h < s.heads; h++) rotate(to + h * s.in_head, from + h * s.out_head, angles, s.d / 2, sign, accumulate);
+            continue;
+        }
+        thread_local std::vector<floatM> sum;                // one source for all heads: their gradients are added, then turned once
+        sum.assign(size_t(s.d), floatM(0));
         for (int h = 0; h < s.heads; h++)
-            rotate(din + r * s.in_row + h * s.in_head, dout + r * s.out_row + h * s.out_head, table + (r % s.T) * s.d, s.d / 2,
-                   inverse ? 1 : -1, accumulate || (s.in_head == 0 && h > 0));
+            for (int i = 0; i < s.d; i++) sum[i] += floatM(from[h * s.out_head + i]);
+        rotate(to, sum.data(), angles, s.d / 2, sign, accumulate);
+    }
 }

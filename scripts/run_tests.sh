@@ -20,9 +20,10 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-5000}
 RANDOM_SEED=${RANDOM_SEED:-1}
 [[ $LIMIT =~ ^[1-9][0-9]{0,5}$ ]] || { printf 'LIMIT=%s: give seconds, such as 600\n' "$LIMIT" >&2; exit 2; }
 
-suites=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64")
+suites=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64" "$BUILD/test-ops-bf16")
 tested="$VARIANTS $(sed -n 's/^ALSO_TESTED *= *//p' test/rules.mk 2>/dev/null)"
 for variant in $tested; do suites+=("$BUILD/test-gradients-$variant" "$BUILD/test-model-$variant-fp32" "$BUILD/test-model-$variant-fp64"); done
+for variant in $VARIANTS; do suites+=("$BUILD/test-model-bf16-$variant"); done
 # The CUDA kernels in emulation, in three orders of the threads between barriers (runtime/device/emu/emu.h); sanitized and whole models in one.
 for emulated in "$BUILD/test-emu-fp32" "$BUILD/test-emu-bf16"; do suites+=("$emulated" "$emulated reverse" "$emulated random:$RANDOM_SEED"); done
 suites+=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")

@@ -23,6 +23,7 @@ TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 test-binaries: $(patsubst %,build/%-$(firstword $(NAMES)),generate evaluate) build/export build/import
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/inspect build/hostile
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
+	@$(MAKE) --no-print-directory PRECISION=bf16 build/test-ops-bf16 $(patsubst %,build/test-model-bf16-%,$(sort $(NAMES)))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED) $(CONTROLS))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
@@ -48,6 +49,9 @@ build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(REPORT) $(CO
 build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(OBJ)/test/main.o $(call objects,test/ops/test_emu.cpp $(OP_TESTS) $(LAYERS))
 	$(link)
 build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+	$(link)
+# The CPU in bf16, held against the same: PyTorch's values, and training steps by a plain implementation's error.
+build/test-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
 build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
 	$(link)
