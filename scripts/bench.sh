@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Speed, side by side in one run: the whole training step, the same matrix products alone (the limit), and PyTorch's step.
+# Speed, side by side in one run: the whole training step in fp32 and bf16, the same matrix products alone (the limit), and PyTorch's step at its
+# best setting of fp32 and bf16.
 # Called by `make bench`. Everything else on the machine should be quiet: the last column of the peer's line tells.
 #   ROUNDS=3 how often the sides take turns   SECONDS_EACH=8 per measurement   THREADS=2   PYTHON=python3 one that can import torch
 set -euo pipefail
@@ -12,7 +13,13 @@ if [[ -z ${PYTHON:-} ]]; then
         if "$p" -c 'import torch' 2>/dev/null; then PYTHON=$p; break; fi
     done
 fi
-[[ -n ${PYTHON:-} ]] || echo "no python3 here can import torch (Debian: apt-get install python3-torch): measuring without the peer"
+current='python3 -m venv ~/torch && ~/torch/bin/pip install torch, then: make bench PYTHON=~/torch/bin/python3'
+if [[ -z ${PYTHON:-} ]]; then
+    echo "no python3 here can import torch: measuring without the peer. To have it: $current"
+else
+    "$PYTHON" -c 'import torch, sys; sys.exit(int(torch.__version__.split(".")[0]) < 2)' ||
+        echo "this PyTorch is older than 2 (no compiler, no fused AdamW) and slower than a current one: $current"
+fi
 
 median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 field() { sed -n "s/.* $1 \([0-9.]*\).*/\1/p"; }     # the number after a word of a summary line
@@ -20,32 +27,33 @@ field() { sed -n "s/.* $1 \([0-9.]*\).*/\1/p"; }     # the number after a word o
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 bench_shape() {      # name, layers width heads context vocab batch
-    local name=$1; shift
-    local ours=$results/ours theirs=$results/theirs line
-    : >"$ours"; : >"$theirs"
+    local name=$1 suffix line; shift
+    rm -f "$results"/step* "$results/peer"
+    touch "$results/peer"
     for ((i = 0; i < ROUNDS; i++)); do
         echo "--- $name, round $((i + 1)) of $ROUNDS"
-        build/bench-step "$@" "$THREADS" "$SECONDS_EACH" | tee "$results/out"
-        grep '^summary' "$results/out" >>"$ours"
+        for suffix in "" -cpu-bf16; do
+            "build/bench-step-qkv$suffix" "$@" "$THREADS" "$SECONDS_EACH" | tee "$results/out"
+            grep '^summary' "$results/out" >>"$results/step$suffix"
+        done
         if [[ -n ${PYTHON:-} ]]; then
             line=$("$PYTHON" test/bench/peer_torch.py --layers "$1" --width "$2" --heads "$3" --context "$4" --vocab "$5" --batch "$6" --threads "$THREADS" --seconds "$SECONDS_EACH" | tail -1)
             echo "$line"
-            echo "$line" >>"$theirs"
+            echo "$line" >>"$results/peer"
         fi
     done
-    local rate products peer
-    rate=$(field tokens_per_s <"$ours" | median)
-    products=$(field percent_of_products <"$ours" | median)
-    peer=$(field tokens_per_s <"$theirs" | median)
-    awk -v n="$name" -v r="$rate" -v p="$products" -v q="${peer:-0}" \
-        'BEGIN { printf "| %s | %.0f | %s | %s | %.0f%% |\n", n, r, q ? sprintf("%.0f", q) : "-", q ? sprintf("%.2f", r / q) : "-", p }' >>"$results/table"
+    awk -v n="$name" -v fp32="$(field tokens_per_s <"$results/step" | median)" -v bf16="$(field tokens_per_s <"$results/step-cpu-bf16" | median)" \
+        -v products="$(field percent_of_products <"$results/step" | median)" -v peer="$(field tokens_per_s <"$results/peer" | median)" \
+        -v setting="$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' "$results/peer" | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }')" 'BEGIN {
+            ratio32 = peer ? sprintf("%.2f", fp32 / peer) : "-"; ratio16 = peer ? sprintf("%.2f", bf16 / peer) : "-"
+            printf "| %s | %.0f | %.0f | %.2f | %s | %s | %s | %s | %.0f%% |\n", n, fp32, bf16, bf16 / fp32, peer ? sprintf("%.0f", peer) : "-", peer ? setting : "-", ratio32, ratio16, products }' >>"$results/table"
 }
 bench_shape "L4 C128 NH4 T128 V256 B16" 4 128 4 128 256 16
 bench_shape "L6 C384 NH6 T256 V4096 B8" 6 384 6 256 4096 8
 bench_shape "GPT-2 124M: L12 C768 NH12 T64 V50257 B4" 12 768 12 64 50257 4
 
 echo
-echo "medians of $ROUNDS rounds, $THREADS threads, fp32; limit: the step's matrix products alone, with the best library here"
-echo "| shape | qv.cu tokens/s | PyTorch tokens/s | ratio | of the products-only limit |"
-echo "|---|---|---|---|---|"
+echo "medians of $ROUNDS rounds, $THREADS threads; PyTorch: its fastest setting; limit: the step's matrix products alone in fp32, with the best library here"
+echo "| shape | fp32, tokens/s | bf16 | bf16 / fp32 | PyTorch | its setting | fp32 / PyTorch | bf16 / PyTorch | fp32, of the products alone |"
+echo "|---|---|---|---|---|---|---|---|---|"
 cat "$results/table"

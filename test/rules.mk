@@ -154,13 +154,13 @@ cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))
 
 # ------------------------------------------------------------------------------------------------ measuring
 bench: setup-test
-	@$(MAKE) --no-print-directory -j$(JOBS) build/train-qkv build/bench-step build/bench-tokenizer build/tokenizer
+	@$(MAKE) --no-print-directory -j$(JOBS) PRECISION=fp32 build/train-qkv build/bench-step-qkv build/bench-tokenizer build/tokenizer
+	@$(MAKE) --no-print-directory -j$(JOBS) PRECISION=bf16 build/bench-step-qkv-cpu-bf16
 	@scripts/bench.sh
-build/bench-step: $(OBJ)/bench-step.o $(COMMON)
+build/bench-step-%$(SUFFIX): $(OBJ)/bench-step-%.o $(COMMON)
 	$(link)
-$(OBJ)/bench-step.o: test/bench/bench_step.cpp
-	@mkdir -p $(@D)
-	$(call say,compile $< ($(ATTN)))$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(call choices,$(ATTN)$(PARTS)) -c $< -o $@
+$(OBJ)/bench-step-%.o: test/bench/bench_step.cpp
+	$(compile_variant)
 # Decoding against the memory's bandwidth, every variant.
 .PHONY: bench-decode
 bench-decode: setup-build
@@ -170,6 +170,17 @@ build/bench-decode-%$(SUFFIX): $(OBJ)/bench-decode-%.o $(TOOL_OBJ) $(COMMON)
 	$(link)
 $(OBJ)/bench-decode-%.o: test/bench/bench_decode.cpp
 	$(compile_variant)
+# Where a step's time goes, for every variant in fp32 and bf16: the table of docs/BENCHMARKS.md.
+.PHONY: bench-parts bench-precision
+bench-parts: setup-build
+	@$(MAKE) --no-print-directory -j$(JOBS) PRECISION=fp32 $(patsubst %,build/bench-step-%,$(sort $(NAMES)))
+	@$(MAKE) --no-print-directory -j$(JOBS) PRECISION=bf16 $(patsubst %,build/bench-step-%-cpu-bf16,$(sort $(NAMES)))
+	@VARIANTS="$(sort $(NAMES))" test/bench/bench_parts.sh
+# The loss in bf16 beside fp32, over paired seeds, at the default comparison's size.
+bench-precision: setup-compare
+	@$(MAKE) --no-print-directory -j$(JOBS) PRECISION=fp32 build/train-$(ATTN) build/tokenizer
+	@$(MAKE) --no-print-directory -j$(JOBS) PRECISION=bf16 build/train-$(ATTN)-cpu-bf16
+	@VARIANT=$(ATTN) test/bench/bench_precision.sh
 build/bench-tokenizer: $(OBJ)/test/bench/bench_tokenizer.o $(COMMON)
 	$(link)
 

@@ -6,9 +6,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+
+#include "layers/gemm.h"
 
 #include "runtime/run/error.h"
 #include "runtime/run/threads.h"
@@ -34,6 +37,9 @@ void backend_init(int threads) {
     threads_in_use = threads > 0 ? threads : omp_get_num_procs();
     ensure_threads(threads_in_use);
     omp_set_num_threads(threads_in_use);
+    static bool said = sizeof(floatX) != 2 || has_bf16_products();
+    if (!said) fprintf(stderr, "note: bf16 is correct here but slow: no AVX512_BF16 or AMX, or a build without oneDNN, so products are done in fp32; PRECISION=fp32 is faster\n");
+    said = true;
 }
 
 const char* backend_name() { return "cpu"; }

@@ -9,7 +9,7 @@
 using floatX = double;
 using floatM = double;
 inline constexpr const char* PRECISION_NAME = "fp64";
-#elif defined(PRECISION_bf16)        // GPUs and their emulation
+#elif defined(PRECISION_bf16)        // GPUs, their emulation, CPUs with bf16 products
 #include "runtime/device/bf16.h"
 using floatX = bf16;
 using floatM = float;

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """PyTorch as the speed peer: the time of one training step of the engine's GPT-2, written the way people write it.
 
-One step = forward, loss, backward, clip by global norm, AdamW, zero_grad; float32, on the CPU. The model is GPT-2 with
+One step = forward, loss, backward, clip by global norm, AdamW, zero_grad; on the CPU, in float32 and, forward and loss, in bfloat16 autocast. The model is GPT-2 with
 learned positions, one fused q,k,v linear, the tied head over the padded vocabulary [Radford et al. 2019; the layout of
 nanoGPT]. Every setting that this PyTorch offers is timed for `--seconds`, each on a fresh model from the same seed; the
 last line is the fastest, so the peer is PyTorch at its best:
 
     python3 test/bench/peer_torch.py --layers 4 --width 128 --heads 4 --context 128 --vocab 256 --batch 16
-    peer torch-VERSION tokens_per_s N ms MEDIAN min_ms FASTEST setting ATTENTION,ADAMW,MODE threads N blas NAME ...
+    peer torch-VERSION tokens_per_s N ms MEDIAN min_ms FASTEST setting ATTENTION,ADAMW,MODE,TYPE threads N blas NAME ...
 
-Not for: reference values (test/golden), GPUs, half precision.
+Not for: reference values (test/golden), GPUs.
 """
 import argparse
 import math
@@ -66,7 +66,7 @@ class GPT(nn.Module):
         return F.cross_entropy(logits.view(-1, self.Vp), targets.view(-1))
 
 
-def make_step(o, attention, adamw, mode):
+def make_step(o, attention, adamw, mode, dtype):
     torch.manual_seed(1)
     model = GPT(o, attention == "sdpa")
     groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.1},
@@ -78,7 +78,8 @@ def make_step(o, attention, adamw, mode):
     tokens, targets = sequence[:, :-1].contiguous(), sequence[:, 1:].contiguous()
 
     def step():
-        loss = run(tokens, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            loss = run(tokens, targets)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -125,12 +126,13 @@ def blas_name():
 
 
 def settings():
-    """What this PyTorch has: (attention, AdamW implementation, eager or compiled)."""
+    """What this PyTorch has: (attention, AdamW implementation, eager or compiled, fp32 or bf16 autocast)."""
     newer = int(torch.__version__.split(".")[0]) >= 2
     attentions = ["masked"] + (["sdpa"] if hasattr(F, "scaled_dot_product_attention") else [])
     adamws = ["loop", "foreach"] + (["fused"] if newer else [])
-    eager = [(a, w, "eager") for a in attentions for w in adamws]
-    return eager + ([(a, adamws[-1], "compile") for a in attentions] if newer else [])
+    modes = ["eager"] + (["compile"] if newer else [])
+    eager = [(a, w, "eager", "fp32") for a in attentions for w in adamws]
+    return eager + [(a, adamws[-1], m, d) for d in ("fp32", "bf16") for m in modes for a in attentions if (m, d) != ("eager", "fp32")]
 
 
 def main():
@@ -140,7 +142,7 @@ def main():
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--warmup", type=int, default=3, help="steps before the clock starts")
     options.add_argument("--seconds", type=float, default=10, help="per setting")
-    options.add_argument("--only", default="", help="one setting, e.g. masked,foreach,eager; default: all, best last")
+    options.add_argument("--only", default="", help="one setting, e.g. masked,foreach,eager,fp32; default: all, best last")
     o = options.parse_args()
     if o.width % o.heads:
         options.error(f"--width {o.width} is not a multiple of --heads {o.heads}")
@@ -152,7 +154,7 @@ def main():
     best = None
     for setting in chosen:
         median, fastest, cpu, n, loss, others = measure(make_step(o, *setting), o.warmup, o.seconds)
-        print(f"{','.join(setting):22} median {median:9.2f} ms  min {fastest:9.2f} ms  cpu {cpu:9.2f} ms  steps {n:4d}  "
+        print(f"{','.join(setting):27} median {median:9.2f} ms  min {fastest:9.2f} ms  cpu {cpu:9.2f} ms  steps {n:4d}  "
               f"loss {loss:.4f}  other programs {others:.0f}% of a core", flush=True)
         if best is None or median < best[0]:
             best = median, fastest, others, setting
