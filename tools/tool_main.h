@@ -26,6 +26,7 @@ inline double now_s() { return std::chrono::duration<double>(std::chrono::steady
 template <class Run> int tool_main(int argc, char** argv, Run run) {
     backend_prepare(argv);
     signals_install();
+    signals_quit_at_once(false);                             // the tools poll stop_requested from the start
     try {
         return run(argc, argv);
     } catch (const OutputClosed&) {
