@@ -200,8 +200,10 @@ int generate(int argc, char** argv) {
     const size_t have = device_facts().memory_bytes;
     ensure(planned_bytes(planned.g) <= have, "this needs %s and the machine has %s; a smaller --context or --samples needs less",
            human_bytes(double(planned_bytes(planned.g))).c_str(), human_bytes(double(have)).c_str());
-    if (!o.quiet || o.dry_run) print_plan(run, planned, o);
-    if (o.dry_run) return EXIT_DONE;
+    if (o.dry_run) {
+        print_plan(run, planned, o);
+        return EXIT_DONE;
+    }
 
     std::string prompt = has("prompt") ? o.prompt : has("prompt-file") && o.prompt_file != "-" ? file_read(o.prompt_file, 64 << 20) : interactive ? "" : read_all(stdin, "standard input");
     if (stop_requested()) return EXIT_INTERRUPTED;
@@ -212,6 +214,7 @@ int generate(int argc, char** argv) {
     ensure_usage(interactive || ids.size() <= size_t(planned.shape.capacity), "a prompt of %zu tokens is longer than the context of %d%s", ids.size(), planned.shape.capacity,
                  run.options.model.pos == Position::learned ? ", and learned positions end there" : "; --context N makes it longer");
 
+    if (!o.quiet) print_plan(run, planned, o);
     Decoder d = decoder_allocate(run.options.model, {o.samples, o.context, 0});
     load_weights(d.g, run.checkpoint + "/model.safetensors");
     Session s{d, o, std::vector<std::vector<int>>(size_t(o.samples)), {}, {}};
