@@ -56,7 +56,10 @@ template <class R> static R silu_slope(R g) {
 TEST_CASE("SwiGLU forward and backward") {
     backend_init(0);
     struct { size_t rows; int F; double scale; } cases[] = {{1, 1, 1}, {3, 5, 1}, {33, 24, 3}, {7, 344, 10}, {130, 257, 1}};
-    for (auto [rows, F, scale] : cases) {
+    for (const auto& shape : cases) {
+        const size_t rows = shape.rows;              // (no structured bindings: clang 14 lets no lambda, and so no INFO, use them)
+        const int F = shape.F;
+        const double scale = shape.scale;
         INFO(rows, " x ", F);
         const size_t n = rows * size_t(F);
         auto gate_up = normal_vector<floatX>(2 * n, 1, scale), dy = normal_vector<floatX>(n, 2);
@@ -104,7 +107,9 @@ TEST_CASE("SwiGLU far out: no NaN where exp overflows") {
 TEST_CASE("rmsnorm with the residual, and its backward added to the residual stream's gradient") {
     backend_init(0);
     struct { size_t rows; int C; } shapes[] = {{1, 2}, {3, 48}, {37, 65}, {9, 768}};
-    for (auto [rows, C] : shapes) {
+    for (const auto& shape : shapes) {
+        const size_t rows = shape.rows;
+        const int C = shape.C;
         INFO(rows, " x ", C);
         const size_t n = rows * size_t(C);
         auto x = normal_vector<floatX>(n, 1), branch = normal_vector<floatX>(n, 2), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), dy = normal_vector<floatX>(n, 4),
