@@ -26,7 +26,7 @@ inline float fast_exp(float x) {
     memcpy(&scale, &bits, 4);
     return p * scale;
 }
-inline double fast_exp(double x) { return std::exp(x); }
+inline double fast_exp(double x) { return std::exp(x < -708.0 ? -708.0 : x > 709.0 ? 709.0 : x); }     // no infinity here either
 
 // GELU, tanh form [Hendrycks & Gimpel 2016, eq. 3]: y = x/2 (1 + tanh u), u = sqrt(2/pi) (x + 0.044715 x^3).
 // Since (1 + tanh u)/2 = sigmoid(2u): y = x s,  dy/dx = s + x s (1 - s) 2 u'.

@@ -63,7 +63,9 @@ inline ModelConfig golden_config(const std::map<std::string, std::string>& m) {
     for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++) {
         const VariantOption& own = ATTENTION_OPTIONS[i];
         const std::string& value = m.at(json_key(own.name));
-        c.own[i] = own.kind != VariantOption::choice ? std::stoi(value) : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
+        ModelConfig with = c;
+        with.own[i] = own.kind != VariantOption::choice ? std::stoi(value) : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
+        if (supported(with)) c = with;           // the file lists options without effect too, which a user may not give (a rotation without rope)
     }
     return c;
 }
