@@ -58,8 +58,8 @@ void* device_alloc(size_t bytes) {
 
 void device_free(void* p) { free(p); }
 void device_zero(void* p, size_t bytes) { memset(p, 0, bytes); }
-void copy_to_device(void* device, const void* host, size_t bytes) { memcpy(device, host, bytes); }
-void copy_to_host(void* host, const void* device, size_t bytes) { memcpy(host, device, bytes); }
+void copy_to_device(void* device, const void* host, size_t bytes) { if (bytes > 0) memcpy(device, host, bytes); }
+void copy_to_host(void* host, const void* device, size_t bytes) { if (bytes > 0) memcpy(host, device, bytes); }
 void device_synchronize() {}
 
 DeviceFacts device_facts() {
