@@ -21,7 +21,7 @@ TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 .PHONY: test-binaries fp64-binaries
 # The tools that use a model, of the first variant.
 test-binaries: $(patsubst %,build/%-$(firstword $(NAMES)),generate evaluate) build/export build/import
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/inspect build/hostile
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED) $(CONTROLS)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/inspect build/hostile
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory PRECISION=bf16 build/test-ops-bf16 $(patsubst %,build/test-model-bf16-%,$(sort $(NAMES)))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED) $(CONTROLS))
