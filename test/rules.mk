@@ -38,7 +38,7 @@ CHECKS      = test-ops-fp32 test-gradients-$(CHECKED) test-model-$(CHECKED)-fp64
 check: setup-test
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/test-ops-fp32 build/test-model-$(CHECKED)-fp32 build/train-$(CHECKED)
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp64 build/test-gradients-$(CHECKED) build/test-model-$(CHECKED)-fp64
-	@failed=0; for t in $(CHECKS); do build/$$t --no-version --no-colors >build/$$t.log 2>&1; code=$$?; \
+	@export GOMP_SPINCOUNT=5000; failed=0; for t in $(CHECKS); do build/$$t --no-version --no-colors >build/$$t.log 2>&1; code=$$?; \
 	  if [ $$code = 0 ]; then printf 'passed   %-34s %s\n' $$t "$$(sed -n 's/.*test cases: *//p' build/$$t.log)"; else failed=1; cat build/$$t.log; printf 'FAILED   %s\n' $$t; fi; done; \
 	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help; make test has the CUDA kernels, emulated"
 
