@@ -57,6 +57,8 @@ void read_config(Run& run, const json& config) {
     const json model = object_at(config, "model"), machine = object_at(config, "machine"), build = object_at(config, "build"), data = object_at(config, "data");
     run.options = object_at(config, "options");
     if (auto s = text_at(config, "attn"); !s.empty()) run.attn = s;
+    for (const auto& [key, plain] : {std::pair{"norm", "layernorm"}, {"mlp", "gelu"}})          // another norm or MLP is another row
+        if (auto s = text_at(config, key); !s.empty() && s != plain) run.attn += "-" + s;
     if (auto s = text_at(run.options, "pos"); !s.empty()) run.pos = s;
     run.seed = integer_at(run.options, "seed");
     run.steps = integer_at(run.options, "steps");
