@@ -1,18 +1,16 @@
 // A run before its first step, in words and numbers: what config.json records, what is printed, the memory by buffer, a trial (--dry-run).
 #pragma once
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "dataloader/data.h"
 #include "model/gpt.h"
+#include "runtime/run/clock.h"
 #include "runtime/run/description.h"
 #include "runtime/run/rundir.h"
 #include "runtime/run/signals.h"
-
-inline double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Sizes as resolved; the variant's own among them, by its table.
 inline std::vector<std::pair<std::string, int>> resolved_sizes(const ModelConfig& c) {

@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <chrono>
 #include <filesystem>
 
 #include "dataloader/dataloader.h"
@@ -12,9 +11,9 @@
 #include "runtime/run/threads.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/encode_files.h"
+#include "runtime/run/clock.h"
 #include "runtime/run/error.h"
 
-static double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 namespace {
 struct Command {
@@ -47,9 +46,9 @@ static void run_train(const Command& c) {
     size_t bytes = 0;
     for (const std::string& path : c.inputs) bytes += contents.emplace_back(text_read(path)).size();
     ensure(bytes > 0, "%s: there is no text to train on", c.inputs[0].c_str());
-    const double start = now_seconds();
+    const double start = now_s();
     const Tokenizer t = tokenizer_train({contents.begin(), contents.end()}, size_t(c.vocab_size), c.special, c.threads);
-    const double seconds = now_seconds() - start;
+    const double seconds = now_s() - start;
     tokenizer_save(t, c.out);
     printf("%s: vocabulary %zu (256 bytes, %zu merges, %zu special), from %zu bytes in %.2f s (%.1f MB/s), fingerprint %s\n", c.out.c_str(), t.vocab_size(),
            t.merges.size(), t.special_ids.size(), bytes, seconds, double(bytes) / 1e6 / seconds, tokenizer_fingerprint(t).c_str());
@@ -64,9 +63,9 @@ static void run_encode(const Command& c) {
     job.split = c.split == "document" ? Split::document : Split::tail;
     job.overwrite = c.overwrite, job.threads = c.threads;
     ensure_threads(resolve_threads(c.threads));
-    const double start = now_seconds();
+    const double start = now_s();
     const EncodeCounts n = encode_files(job);
-    const double seconds = now_seconds() - start;
+    const double seconds = now_s() - start;
     const size_t tokens = n.train_tokens + n.val_tokens;
     printf("%s: %zu documents, %zu bytes, %zu tokens (train %zu, val %zu), %.3f bytes/token, %.2f s, %.1f MB/s\n", c.out.c_str(), n.documents, n.bytes, tokens,
            n.train_tokens, n.val_tokens, double(n.bytes) / double(tokens), seconds, double(n.bytes) / 1e6 / seconds);

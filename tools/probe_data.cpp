@@ -18,6 +18,7 @@
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
 #include "tokenizer/tokenizer.h"
+#include "tools/one_line.h"
 
 struct Probe {
     std::string task, out;
@@ -141,7 +142,7 @@ static void check(const Probe& p) {
 }
 
 int main(int argc, char** argv) {
-    try {
+    return errors_in_one_line("probe-data", [&]() -> int {
         Probe p;
         CLI::App app("Sequences that ask one ability of a model, as token shards with masks");
         app.add_option("TASK", p.task, "recall, copy, induction")->required()->check(CLI::IsMember({"recall", "copy", "induction"}));
@@ -167,11 +168,5 @@ int main(int argc, char** argv) {
                                                    p.vocab, (unsigned long long)p.seed));
         printf("%s: %s, %lld + %lld sequences of %d tokens, vocabulary %d\n", p.out.c_str(), p.task.c_str(), (long long)p.train, (long long)p.val, p.context, p.vocab);
         return EXIT_DONE;
-    } catch (const Error& e) {
-        fprintf(stderr, "probe-data: %s\n", e.what());
-        return e.exit_code;
-    } catch (const std::exception& e) {
-        fprintf(stderr, "probe-data: %s\n", e.what());
-        return EXIT_FAILED;
-    }
+    });
 }

@@ -5,14 +5,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "runtime/run/clock.h"
 #include "runtime/run/error.h"
 #include "runtime/run/rundir.h"
-
-static double now_seconds() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
 
 static size_t terminal_width(FILE* out) {
     winsize size;
@@ -68,7 +63,7 @@ void console_step(Console& c, const StepMetrics& m, double step_ms, double gflop
     const bool validated = !std::isnan(m.val_loss);
     if (validated) c.val_loss = m.val_loss;
     if (c.quiet) return;
-    const double now = now_seconds(), interval = c.tty ? 0.05 : 1.0;
+    const double now = now_s(), interval = c.tty ? 0.05 : 1.0;
     if (now - c.last_print < interval && !validated && m.step < c.total_steps) return;
     c.last_print = now;
     const std::string line = console_line(c, m, step_ms, gflops, elapsed_s);

@@ -3,7 +3,6 @@
 // Prints medians: the step's milliseconds and tokens/s, the step's parts, and for each library the products-only rate. With `parts`, instead of the
 // latter, one line with the share of each operation (timed_ops.h), for the table of docs/BENCHMARKS.md (`make bench-parts`).
 // The variant is the one this binary is built with; random tokens; forward, backward, clipping and AdamW as train.cu calls them.
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <dlfcn.h>
@@ -15,7 +14,6 @@
 
 #include "model/gpt.h"
 
-static double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Median seconds of `work`, repeated for about `seconds` after one warm-up, at least 5 times.
 static double median_s(double seconds, const std::function<void()>& work) {

@@ -16,17 +16,17 @@
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
 #include "layers/swiglu.h"
+#include "runtime/run/clock.h"
 
 namespace timed {
 inline bool on = false;
 inline std::map<std::string, double> seconds;
 
-inline double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 struct Call {                                                // a temporary: it lives to the end of the call's statement
     const char* name;
-    double begin = now();
+    double begin = now_s();
     explicit Call(const char* what) : name(what) {}
-    ~Call() { if (on) seconds[name] += now() - begin; }
+    ~Call() { if (on) seconds[name] += now_s() - begin; }
 };
 }  // namespace timed
 

@@ -9,6 +9,7 @@
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
 #include "tools/claims/results.h"
+#include "tools/one_line.h"
 
 static constexpr double SMALL = 0.01;        // nats: a difference below this is called none, when the interval says that it is
 
@@ -166,13 +167,7 @@ static int report(int argc, char** argv) {
 }
 
 int main(int argc, char** argv) {
-    try {
+    return errors_in_one_line("claims", [&] {
         return report(argc, argv);
-    } catch (const Error& e) {
-        fprintf(stderr, "claims: %s\n", e.what());
-        return e.exit_code;
-    } catch (const std::exception& e) {
-        fprintf(stderr, "claims: %s\n", e.what());
-        return EXIT_FAILED;
-    }
+    });
 }

@@ -11,6 +11,7 @@
 
 #include "runtime/run/error.h"
 #include "tools/claims/results.h"
+#include "tools/one_line.h"
 
 struct Cell { double accuracy = NAN; size_t seeds = 0; std::string rate; };
 
@@ -63,14 +64,8 @@ static int print_table(const std::string& runs_dir) {
 }
 
 int main(int argc, char** argv) {
-    try {
+    return errors_in_one_line("probe-table", [&] {
         ensure_usage(argc == 2 && argv[1][0] != '-', "probe-table RUNS_DIR");
         return print_table(argv[1]);
-    } catch (const Error& e) {
-        fprintf(stderr, "probe-table: %s\n", e.what());
-        return e.exit_code;
-    } catch (const std::exception& e) {
-        fprintf(stderr, "probe-table: %s\n", e.what());
-        return EXIT_FAILED;
-    }
+    });
 }

@@ -16,6 +16,7 @@
 #include "tools/compare/rates.h"
 #include "tools/compare/settings.h"
 #include "tools/compare/trainer.h"
+#include "tools/one_line.h"
 
 static void say(const std::string& text) { fprintf(stderr, "compare: %s\n", text.c_str()); }
 
@@ -174,13 +175,7 @@ static int compare() {
 }
 
 int main() {
-    try {
+    return errors_in_one_line("compare", [&] {
         return compare();
-    } catch (const Error& e) {
-        fprintf(stderr, "compare: %s\n", e.what());
-        return e.exit_code;
-    } catch (const std::exception& e) {
-        fprintf(stderr, "compare: %s\n", e.what());
-        return EXIT_FAILED;
-    }
+    });
 }

@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <poll.h>
 
+#include "runtime/run/clock.h"
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
 #include "tools/compare/display.h"
@@ -17,8 +17,6 @@
 #include "tools/compare/records.h"
 
 namespace fs = std::filesystem;
-
-static double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // ---- signals: the handler counts, the loop below passes them on
 

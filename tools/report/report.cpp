@@ -17,6 +17,7 @@
 #include "tools/report/reading.h"
 #include "tools/report/record.h"
 #include "tools/report/text.h"
+#include "tools/one_line.h"
 
 namespace fs = std::filesystem;
 
@@ -161,17 +162,11 @@ static void record(const ReportOptions& o) {
 }
 
 int main(int argc, char** argv) {
-    try {
+    return errors_in_one_line("report", [&]() -> int {
         ReportOptions o = parse(argc, argv);
         if (o.help) printf("%s", USAGE);
         else if (o.record) record(o);
         else report(o);
         return EXIT_DONE;
-    } catch (const Error& e) {
-        fprintf(stderr, "report: %s\n", e.what());
-        return e.exit_code;
-    } catch (const std::exception& e) {
-        fprintf(stderr, "report: %s\n", e.what());
-        return EXIT_FAILED;
-    }
+    });
 }
