@@ -80,7 +80,7 @@ static Size read_size(const std::string& name) {
     for (auto [variable, to] : numbers) *to = whole_of(variable, *to, 1, MANY);
     s.lr = number_of("LR", s.lr);
     s.warmup = whole_of("WARMUP", std::min(s.warmup, s.steps / 10), 0, MANY);
-    s.val_every = whole_of("VAL_EVERY", std::max<int64_t>(1, s.steps / 20), 0, MANY);
+    s.val_every = whole_of("VAL_EVERY", std::max<int64_t>(1, s.steps / 10), 0, MANY);
     return s;
 }
 
