@@ -58,15 +58,16 @@ end_processes() {        # session, mark: asks, so that a suite may clear up; fi
         done
     done
 }
-child="" mark=""
+child="" mark="" timer=""
 stop() {
     [[ -z $child ]] || end_processes "$child" "$mark"
+    [[ -z $timer ]] || kill "$timer" 2>/dev/null
     exit 130
 }
 trap stop INT TERM HUP
 # Runs a command within a limit. Sets code, and ended: why it was ended or what it left running, "" if neither.
 run_suite() {            # seconds, command...
-    local limit=$1 timer left try
+    local limit=$1 left try
     shift
     mark=$$.$RANDOM.${EPOCHREALTIME//[!0-9]/}
     ended=""
@@ -89,7 +90,7 @@ run_suite() {            # seconds, command...
     fi
     [[ -z $ended ]] || end_processes "$child" "$mark"
     wait "$timer" "$child" 2>/dev/null
-    child=""
+    child="" timer=""
 }
 
 log=$(mktemp)

@@ -81,7 +81,7 @@ suite wait <<EOF
 echo \$\$ >$T/wait.pid
 sleep 1000
 EOF
-LIMIT=60 "$T/scripts/run_tests.sh" wait >/dev/null 2>&1 &
+LIMIT=6143 "$T/scripts/run_tests.sh" wait >/dev/null 2>&1 &
 runner=$!
 for ((i = 0; i < 100; i++)); do [[ -s $T/wait.pid ]] && break; sleep 0.1; done
 kill -TERM $runner
@@ -89,6 +89,7 @@ wait $runner
 report "$(($? != 130))" "a signal to the runner: exit code"
 gone_within 3 "$T/wait.pid"
 report $? "a signal to the runner ends the suite"
+report "$(pgrep -x -P "$$,1" -f 'sleep 6143' >/dev/null; [[ $? == 1 ]]; echo $?)" "a signal to the runner: its clock ends too"
 
 printf 'test_run_tests: %d checks, %d failed\n' "$checks" "$failures"
 ((failures == 0))
