@@ -261,7 +261,7 @@ build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/
 build/probe-table: $(HOST)/tools/claims/probe_table.o
 build/claims: $(HOST)/tools/claims/claims.o
 COMPARE   := $(patsubst %.cpp,$(HOST)/%.o,$(filter-out tools/compare/compare.cpp,$(wildcard tools/compare/*.cpp)))
-build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(COMMON)
+build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(REPORT) $(COMMON)
 	$(link)
 
 setup-build:

@@ -120,7 +120,7 @@ static void record(Training& t, StepMetrics& m) {
     }
     if (comm_rank() != 0) return;
     rundir_log(t.run, m);
-    if (last) rundir_write_sequences(t.run, e.by_sequence);
+    if (last) rundir_write_losses(t.run, e.by_sequence, e.by_position);
     if (!sample) return;
     rundir_sample(t.run, m.step, text);
     console_message(t.console, format("--- sample at step %lld\n", (long long)m.step) + text + "\n---");

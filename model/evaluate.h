@@ -11,6 +11,7 @@ struct Evaluation {
     double loss = NAN, bits_per_byte = NAN;      // nats per token; bits per byte of text
     double accuracy = NAN;                       // with masks (probes): share of the counted targets that are the likeliest token
     std::vector<float> by_sequence;              // mean nats per token of each validation sample, in their order
+    std::vector<float> by_position;              // mean nats at each position of the context; empty with masks
     bool stopped = false;                        // a stop request cut it short: the losses are NaN
 };
 
@@ -41,9 +42,11 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
     const int T = g.c.T, ranks = comm_size();
     const int64_t batches = (d.val_samples + g.max_B - 1) / g.max_B;
     std::vector<int> inputs(size_t(g.max_B) * T), targets(inputs.size());
-    // Nats, bytes, counted tokens and right ones of each batch; then the nats of each sample. Every rank fills in its own.
-    std::vector<double> sums(size_t(4 * batches + d.val_samples));
-    double *nats = sums.data(), *bytes = nats + batches, *tokens = bytes + batches, *right = tokens + batches, *by_sequence = right + batches;
+    // Nats, bytes, counted tokens and right ones of each batch; the nats of each sample; of each position in each batch, [batches, T].
+    // Every rank fills in its own.
+    std::vector<double> sums(size_t(4 * batches + d.val_samples + batches * T));
+    double *nats = sums.data(), *bytes = nats + batches, *tokens = bytes + batches, *right = tokens + batches;
+    double *by_sequence = right + batches, *by_position = by_sequence + d.val_samples;
     gpt_wait_for_weights(g);
     for (int64_t first = 0; first < batches; first += ranks) {
         if (comm_any(stop_requested(), "validation")) return stopped_evaluation();
@@ -61,6 +64,7 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
                 if (target < 0) continue;
                 bytes[batch] += d.token_bytes[size_t(target)];
                 sum += double(g.host_losses[size_t(b) * T + t]);
+                by_position[batch * T + t] += double(g.host_losses[size_t(b) * T + t]);
                 counted++;
             }
             tokens[batch] += counted;
@@ -80,5 +84,12 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
     e.bits_per_byte = all_nats / std::log(2.0) / all_bytes;
     if (d.val.masked) e.accuracy = all_right / all_tokens;
     e.by_sequence.assign(by_sequence, by_sequence + d.val_samples);
+    if (!d.val.masked) {
+        for (int t = 0; t < T; t++) {
+            double sum = 0;
+            for (int64_t batch = 0; batch < batches; batch++) sum += by_position[batch * T + t];
+            e.by_position.push_back(float(sum / double(d.val_samples)));
+        }
+    }
     return e;
 }

@@ -112,8 +112,12 @@ void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name
 }
 
 void rundir_write_config(RunDir& r, const std::string& json_text) { file_replace(r.dir + "/config.json", json_text + "\n"); }
-void rundir_write_sequences(RunDir& r, const std::vector<float>& losses) {
-    file_replace(r.dir + "/val_sequences.f32", {reinterpret_cast<const char*>(losses.data()), losses.size() * sizeof(float)});
+static void write_floats(const std::string& path, const std::vector<float>& x) {
+    if (!x.empty()) file_replace(path, {reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float)});
+}
+void rundir_write_losses(RunDir& r, const std::vector<float>& by_sequence, const std::vector<float>& by_position) {
+    write_floats(r.dir + "/val_sequences.f32", by_sequence);
+    write_floats(r.dir + "/val_positions.f32", by_position);
 }
 
 // ---- log lines

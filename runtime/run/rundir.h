@@ -32,8 +32,9 @@ struct RunDir {
 // nothing in it is touched. A run locked by another process is refused.
 void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name, bool resume, bool overwrite);
 void rundir_write_config(RunDir& r, const std::string& json_text);      // config.json, atomically
-// val_sequences.f32: the last validation's mean nats per token of each sample, in their order; 32-bit floats, little endian.
-void rundir_write_sequences(RunDir& r, const std::vector<float>& losses);
+// The last validation in detail, as 32-bit floats, little endian. val_sequences.f32: mean nats per token of each sample, in their order;
+// val_positions.f32: mean nats at each position of the context (not written when there are none, as with masked targets).
+void rundir_write_losses(RunDir& r, const std::vector<float>& by_sequence, const std::vector<float>& by_position);
 void rundir_trim(RunDir& r, int64_t last_step);                         // drops log lines past a resumed step (jsonl, csv, samples)
 void rundir_log(RunDir& r, const StepMetrics& m);                       // one line each into jsonl and csv, flushed
 void rundir_sync(RunDir& r);                                            // the lines so far survive a power cut; before each checkpoint

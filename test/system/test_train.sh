@@ -36,6 +36,10 @@ report "$(($(wc -l <"$R/whole/metrics.csv") != 22))" "and a header more in metri
 expect "again" 0 "" train --run again --quiet
 same_bits "repeated" "$R/whole" "$R/again" $END
 same_curve "repeated" "$R/whole" "$R/again"
+for by in val_sequences:64 val_positions:32; do          # 2048 tokens in samples of 32
+    means=$(od -An -v -w4 -tf4 "$R/whole/${by%:*}.f32" | awk -v loss="$(last "$R/whole" val_loss)" '{ sum += $1 } END { d = sum / NR - loss; print NR, (d < 1e-5 && d > -1e-5) }')
+    report "$([[ $means == "${by#*:} 1" ]]; echo $?)" "${by%:*}.f32: ${by#*:} losses, whose mean is the validation loss" "$means"
+done
 expect "stopped at step 7: exit 75" 75 "stopped at step 7 (--stop-at)" train --run parts --stop-at 7
 expect "continued" 0 "resumed from $R/parts/checkpoints/step-00000007" train --run parts --resume
 same_bits "stopped and continued" "$R/whole" "$R/parts" $END

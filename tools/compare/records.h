@@ -1,6 +1,6 @@
-// Small records of finished runs, to be kept in the repository: RECORDS/NAME/RUN/ has the run's config.json, its log thinned to the
-// validations, the validation loss of every sequence (val_sequences.f32) and its state. From records every table and picture is made
-// again (build/report RECORDS/NAME), and a study that was stopped goes on, on another machine too. About 6 kB a run.
+// Small records of finished runs, to be kept in the repository: RECORDS/NAME/RUN/ has what tools/report/record.h writes, and the run's
+// signature. From records every table and picture is made again (build/report RECORDS/NAME), and a study that was stopped goes on, on
+// another machine too.
 #pragma once
 struct Job;
 
