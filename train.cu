@@ -13,6 +13,7 @@
 #include "model/evaluate.h"
 #include "model/generate.h"
 #include "model/gpt.h"
+#include "model/init_from.h"
 #include "model/open.h"
 #include "model/program.h"
 #include "model/state.h"
@@ -207,16 +208,19 @@ static void start(Training& t, const GPT& planned) {
     CheckpointFound found;
     const bool had_config = open_run(t.run, found, o, t.description, planned);
     t.g = make_model(o, planned);
+    std::string taken_over;
     together("the first weights", [&] {
-        if (found.dir.empty()) gpt_init(t.g, o.seed);
-        else t.at = restore_checkpoint(t.g, found, t.plan.sequences);
+        if (!found.dir.empty()) t.at = restore_checkpoint(t.g, found, t.plan.sequences);
+        else gpt_init(t.g, o.seed);
+        if (found.dir.empty() && !o.init_from.empty()) taken_over = init_from(t.g, init_from_checkpoint(o, t.data));
     });
     open_console(t, found);
+    if (!taken_over.empty()) console_message(t.console, taken_over);
     if (comm_rank() == 0) {
         if (!had_config) rundir_write_config(t.run, t.description);
-        if (o.resume) rundir_trim(t.run, t.at.step == 0 || t.at.unlogged ? t.at.step - 1 : t.at.step);      // those lines are written again
+        if (o.resume || !o.branch_from.empty()) rundir_trim(t.run, t.at.step == 0 || t.at.unlogged ? t.at.step - 1 : t.at.step);      // those lines are written again
     }
-    t.schedule = {o.schedule, o.lr, o.final_fraction, o.decay_fraction, o.warmup, o.steps};
+    t.schedule = schedule_of(o);
     t.saved_step = found.dir.empty() || t.at.unlogged ? -1 : t.at.step;
     t.stop = comm_any(stop_requested(), "the first step");
     StepMetrics m;                                           // step 0, the starting point: a loss of about ln V
@@ -261,6 +265,7 @@ static int run(const Options& options) {
     together("planning", [&] {
         planned = gpt_plan(o.model, run_shape(o, t.plan));
         t.description = describe_run(run_facts(o, planned, t.data), o);
+        if (!o.init_from.empty() && !o.resume) init_from_checkpoint(o, t.data);      // refused before anything is written
     });
     std::string rank_0 = t.description;
     comm_broadcast(rank_0, "the run's description");

@@ -1,6 +1,7 @@
 // Between options and the first step: how this rank runs the model, the run's folder, the checkpoint to go on from, the memory.
 // All ranks call these; what fails on one ends all with one message.
 #pragma once
+#include <filesystem>
 #include <string>
 
 #include "model/describe.h"
@@ -27,27 +28,57 @@ inline RunShape run_shape(const Options& o, const BatchPlan& plan) {
     return run;
 }
 
-// Opens the run's folder (rank 0) and finds the checkpoint to go on from, refusing one of another experiment. Returns whether the run
-// had a config.json.
+// The checkpoint at a path: a run's newest one, or the one whose folder this is. `option` begins a message.
+inline CheckpointFound checkpoint_at(const std::string& path, const char* option) {
+    ensure_usage(std::filesystem::is_directory(path), "%s %s: no such folder", option, path.c_str());
+    CheckpointFound found;
+    if (file_exists(path + "/state.json")) found = {path, step_of_checkpoint(path), checkpoint_verify(path)};
+    else if (file_exists(path + "/config.json")) found = checkpoint_find(path);
+    else fail_usage("%s %s: is neither a run's folder nor a checkpoint's", option, path.c_str());
+    ensure_usage(!found.dir.empty(), "%s %s: this run has no checkpoint yet", option, path.c_str());
+    return found;
+}
+
+// --branch-from: a new run takes over a checkpoint and the logs up to it, and follows another plan from there: an earlier or a later end,
+// another decay. It must be the run that it would have been from the start: the same options but for the plan, the same rates of the steps
+// done. So budgets share a trunk: with --schedule wsd, one training and a decay for each budget [Hu et al. 2024, "MiniCPM", sec. 4].
+inline CheckpointFound find_branch(const Options& o, const std::string& description) {
+    if (o.branch_from.empty() || (o.resume && std::filesystem::exists(o.runs_dir + "/" + o.run + "/checkpoints"))) return {};
+    const CheckpointFound found = checkpoint_at(o.branch_from, "--branch-from");
+    const std::string state_path = found.dir + "/state.json";
+    check_same_run(described_in(found.state_json, state_path), description, o, comm_size(), state_path, step_of_checkpoint(found.dir));
+    return found;
+}
+
+// Opens the run's folder (rank 0) and finds the checkpoint to go on from, refusing one of another experiment. Returns whether the run's
+// config.json is there and says what is done now.
 inline bool open_run(RunDir& run, CheckpointFound& found, const Options& o, const std::string& description, const GPT& planned) {
     std::string old_config;
+    bool as_described = false;
     together("opening the run", [&] {
         ensure_fits(planned);
         if (comm_rank() != 0) return;
+        const CheckpointFound branch = find_branch(o, description);
         rundir_open(run, o.runs_dir, o.run, o.resume, o.overwrite);
         const std::string config_path = run.dir + "/config.json";
         if (o.resume && file_exists(config_path)) old_config = file_read(config_path, 16 << 20);
-        if (!old_config.empty()) check_same_run(old_config, description, o, comm_size(), config_path);
         if (o.resume) found = checkpoint_find(run.dir);
+        const int64_t done = found.dir.empty() ? -1 : step_of_checkpoint(found.dir);
+        if (!old_config.empty()) check_same_run(old_config, description, o, comm_size(), config_path, done);
+        as_described = !old_config.empty() && options_conflicts(old_config, o, comm_size(), false, config_path).empty();
         if (!found.dir.empty()) {
             const std::string state_path = found.dir + "/state.json";
-            check_same_run(described_in(found.state_json, state_path), description, o, comm_size(), state_path);
+            check_same_run(described_in(found.state_json, state_path), description, o, comm_size(), state_path, done);
+        }
+        if (found.dir.empty() && !branch.dir.empty()) {
+            found = branch;
+            rundir_take_logs(run, branch.dir + "/../..");
         }
     });
     comm_broadcast(found.dir, "the checkpoint's folder");
     comm_broadcast(found.state_json, "the checkpoint's state");
     if (!found.dir.empty()) found.step = step_of_checkpoint(found.dir);
-    return !old_config.empty();
+    return as_described;
 }
 
 inline GPT make_model(const Options& o, const GPT& planned) {

@@ -24,6 +24,7 @@
 #   AT_ONCE       trainers side by side; THREADS: of each. Default: one thread each on all cores, fewer where memory ends
 #   LAUNCH        before every trainer, such as LAUNCH="mpirun -np 8" (one trainer at a time)
 #   EXTRA         more options for every trainer, such as EXTRA="--grad-clip 0.5"
+#   BRANCH_FROM   a checkpoint that every run goes on from, {run} in it for the run's name (scripts/study_budgets.sh)
 #   FRESH=1       train again what is already there          KEEP_GOING=1  after a failed run, go on with the others
 #   DRY_RUN=1     print the commands only                     RECORDS=DIR   keep small records of finished runs (tools/compare/records.h)
 #   NAME          runs/NAME                                                                                   compare-SIZE

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Does the order hold with half and double the tokens? Trains each row for half, once and twice BASE_STEPS with --schedule wsd (warm-up, a
-# constant rate, a decay over the last fifth). With that schedule the three runs of a row and seed are the same run until the shorter one
-# begins to decay, so one trunk with three decays would do for 2.2 instead of 3.5 trainings; the trainer cannot yet branch off a checkpoint
-# with another schedule, so each budget is a run of its own. The results are those of branches.
-#   SEEDS=3 VARIANTS="qkv gqa mla qv" BASE_STEPS=900 RUNS_DIR BUILD NICE     results: RUNS_DIR/budget-450, budget-900, budget-1800
+# Does the order hold with half and double the tokens? Each row trains for twice BASE_STEPS with --schedule wsd (warm-up, a constant rate, a
+# decay over the last fifth). With that schedule a shorter run is the same run until its decay begins: once and half BASE_STEPS are branches
+# off checkpoints of the long one (--branch-from), 2.3 trainings' work instead of 3.5, and the same bits as from the start.
+#   SEEDS=3 VARIANTS="qkv gqa mla qv" BASE_STEPS=900 RUNS_DIR BUILD NICE     results: RUNS_DIR/budget-1800, budget-900, budget-450
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-base=${BASE_STEPS:-900}
-for steps in $((base / 2)) "$base" $((base * 2)); do
-    nice -n "${NICE:-0}" env NAME="budget-$steps" STEPS="$steps" WARMUP=50 SCHEDULE=wsd SEEDS="${SEEDS:-3}" VARIANTS="${VARIANTS:-qkv gqa mla qv}" MATCH=layout scripts/compare.sh
+base=${BASE_STEPS:-900} RUNS_DIR=${RUNS_DIR:-runs}
+[[ $base =~ ^[1-9][0-9]*0$ ]] || { echo "study_budgets: BASE_STEPS=$base: give a multiple of 10" >&2; exit 2; }
+long=$((base * 2))
+budget() {               # steps, more settings
+    nice -n "${NICE:-0}" env RUNS_DIR="$RUNS_DIR" NAME="budget-$1" STEPS="$1" WARMUP="${WARMUP:-50}" SCHEDULE=wsd SEEDS="${SEEDS:-3}" \
+        VARIANTS="${VARIANTS:-qkv gqa mla qv}" MATCH=layout "${@:2}" scripts/compare.sh
+}
+budget $long EXTRA="--keep 9"            # a comparison saves every fifth of its steps: here at 0.4, 0.8, 1.2, 1.6 and 2 times BASE_STEPS
+for steps in $base $((base / 2)); do
+    budget "$steps" EXTRA="--keep 9" BRANCH_FROM="$(printf '%s/budget-%d/{run}/checkpoints/step-%08d' "$RUNS_DIR" $long $((steps * 4 / 5)))"
 done

@@ -46,10 +46,12 @@ static std::string told(const json& j, const char* part, const char* key) {
     return j.contains(part) && j[part].contains(key) ? told_whole(j[part][key]) : "?";
 }
 
-void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks, const std::string& where) {
+void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks, const std::string& where,
+                    int64_t done) {
     const json old = parsed_description(old_description, where), now = json::parse(now_description);
     const std::string old_ranks = told(old, "machine", "ranks");
-    std::vector<std::string> differ = options_conflicts(old_description, o, ranks, old_ranks == "?" ? ranks == 1 : old_ranks == std::to_string(ranks), where);
+    const bool same_ranks = old_ranks == "?" ? ranks == 1 : old_ranks == std::to_string(ranks);
+    std::vector<std::string> differ = options_conflicts(old_description, o, ranks, same_ranks, where, done);
     auto compare = [&](const char* part, const char* key) {
         const std::string was = told(old, part, key), is = told(now, part, key);
         if (was != is) differ.push_back(std::string(part) + "." + key + ": " + printable(was) + " -> " + is);

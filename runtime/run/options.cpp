@@ -98,6 +98,8 @@ static std::vector<Field> option_table(Options& o) {
         {"Run", "run", "NAME", "name of the run; default: ATTN-pos-seed", &o.run, harmless, 0, 0, {}},
         {"", "runs-dir", "DIR", "where runs live", &o.runs_dir, harmless, 0, 0, {}},
         {"", "resume", "", "continue the run, with its own config.json", &o.resume, action, 0, 0, {}},
+        {"", "init-from", "PATH", "begin with the weights of a run or a checkpoint (build/import makes one)", &o.init_from, curve, 0, 0, {}},
+        {"", "branch-from", "PATH", "go on from a run or a checkpoint, as a run of its own", &o.branch_from, action, 0, 0, {}},
         {"", "overwrite", "", "delete the run of this name first", &o.overwrite, action, 0, 0, {}},
         {"", "save-every", "N", "steps between checkpoints; 0: only the last", &o.save_every, harmless, 0, BIG, {}},
         {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
@@ -274,7 +276,19 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
     }
 }
 
-std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks, const std::string& where) {
+Schedule schedule_of(const Options& o) { return {o.schedule, o.lr, o.final_fraction, o.decay_fraction, o.warmup, o.steps}; }
+
+// Both plans give the steps done so far the same rates.
+static bool same_rates(const Options& a, const Options& b, int64_t done) {
+    if (done < 0 || done > a.steps || done > b.steps) return false;
+    const Schedule one = schedule_of(a), other = schedule_of(b);
+    for (int64_t step = 0; step < done; step++)
+        if (schedule_lr(one, step) != schedule_lr(other, step)) return false;
+    return true;
+}
+
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks, const std::string& where,
+                                           int64_t done) {
     Options before, after = now;
     before.program = now.program;
     options_from_json(before, old_json, where);
@@ -287,10 +301,13 @@ std::vector<std::string> options_conflicts(const std::string& old_json, const Op
     }
     std::vector<Field> old_table = option_table(before), new_table = option_table(after);
     std::vector<std::string> conflicts;
+    const bool planned_ahead = same_rates(before, after, done);
     for (size_t i = 0; i < old_table.size(); i++) {
         if (old_table[i].role != Role::curve) continue;
+        const std::string name = old_table[i].name;
+        if (planned_ahead && (name == "steps" || name == "schedule" || name == "final-fraction" || name == "decay-fraction")) continue;
         // A constant rate does not know where it ends: such a run may be made longer.
-        if (std::string(old_table[i].name) == "steps" && before.schedule == "constant" && after.schedule == "constant") continue;
+        if (done < 0 && name == "steps" && before.schedule == "constant" && after.schedule == "constant") continue;
         json was = field_to_json(old_table[i]), is = field_to_json(new_table[i]);
         if (was != is) conflicts.push_back(json_key(old_table[i]) + ": " + json_text(was) + " -> " + json_text(is));
     }
@@ -327,6 +344,7 @@ static void options_check(const Options& o) {
                  (long long)o.steps, (long long)o.batch_tokens);
     ensure_usage(o.stop_at <= o.steps, "--stop-at: %lld is beyond the last step, --steps %lld", (long long)o.stop_at, (long long)o.steps);
     ensure_usage(!(o.resume && o.overwrite), "--resume and --overwrite exclude each other");
+    ensure_usage(o.init_from.empty() || o.branch_from.empty(), "--init-from takes weights only and begins at step 0, --branch-from goes on from a step: choose one");
     ensure_usage(!o.data.empty() && !o.runs_dir.empty(), "%s: the value is empty", o.data.empty() ? "--data" : "--runs-dir");
     batch_plan(o);
 }

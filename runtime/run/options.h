@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 #include "runtime/run/config.h"
+#include "runtime/run/schedule.h"
 
 struct Options {
     Program program;                         // whose options these are
@@ -37,6 +38,8 @@ struct Options {
     std::string run;                         // name; default: ATTN-pos-seed
     std::string runs_dir = "runs";
     bool resume = false, overwrite = false;
+    std::string init_from;                   // begin with the weights of this run, checkpoint or folder (model/init_from.h)
+    std::string branch_from;                 // go on from this run or checkpoint, as a run of its own (model/open.h)
     int64_t save_every = 0;                  // 0: only the last one
     int keep = 2;                            // checkpoints kept
     int64_t stop_at = 0;                     // stop (and save) after this step, as a signal would; 0: off
@@ -67,8 +70,12 @@ void options_from_json(Options& o, const std::string& json_text, const std::stri
 // validation set; micro_batch too, as it changes rounding). Not: threads, val_every, sample_*, save_every, keep, names.
 // Compares options as given: a default 0 and the same size given outright differ.
 // ranks: with how many the run goes on; when they are not those it had, a micro-batch may differ.
+// done: so many steps are done, -1 when that is not known. The steps to come may then follow another plan (steps, schedule, decay_fraction,
+// final_fraction), if the rates of the steps done are the same under both: a longer run, an earlier decay.
 std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks = 1, bool same_ranks = true,
-                                           const std::string& where = "the run's config.json");
+                                           const std::string& where = "the run's config.json", int64_t done = -1);
+
+Schedule schedule_of(const Options& o);
 
 // Sequences per optimizer step, of all ranks; micro-batch and accumulation steps of each. Fails with the nearest valid values.
 struct BatchPlan { int64_t sequences = 0; int micro_batch = 0; int64_t accumulation = 0; };

@@ -226,3 +226,12 @@ void rundir_trim(RunDir& r, int64_t last_step) {
     replace_if_changed(samples, sample_text, keep_samples(sample_text, last_step));
     open_logs(r);
 }
+
+void rundir_take_logs(RunDir& r, const std::string& from) {
+    if (r.jsonl) fclose(r.jsonl);
+    if (r.csv) fclose(r.csv);
+    r.jsonl = r.csv = nullptr;
+    for (const char* log : {"/metrics.jsonl", "/metrics.csv", "/samples.txt"})
+        if (file_exists(from + log)) file_replace(r.dir + log, read_if_there(from + log));
+    open_logs(r);
+}

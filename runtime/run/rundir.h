@@ -36,6 +36,7 @@ void rundir_write_config(RunDir& r, const std::string& json_text);      // confi
 // val_positions.f32: mean nats at each position of the context (not written when there are none, as with masked targets).
 void rundir_write_losses(RunDir& r, const std::vector<float>& by_sequence, const std::vector<float>& by_position);
 void rundir_trim(RunDir& r, int64_t last_step);                         // drops log lines past a resumed step (jsonl, csv, samples)
+void rundir_take_logs(RunDir& r, const std::string& from);               // another run's logs instead of this run's, for a branch of it
 void rundir_log(RunDir& r, const StepMetrics& m);                       // one line each into jsonl and csv, flushed
 void rundir_sync(RunDir& r);                                            // the lines so far survive a power cut; before each checkpoint
 void rundir_sample(RunDir& r, int64_t step, const std::string& text);   // appends to samples.txt

@@ -274,6 +274,22 @@ TEST_CASE("options_conflicts: what decides the curve, and nothing else") {
     constant.schedule = "constant";
     now = constant, now.steps = 2000;
     CHECK(options_conflicts(options_to_json(constant), now).empty());
+    // wsd, 1000 steps, decay over the last 200: after 400 steps the end may be moved to where the decay has not begun, and no further.
+    Options wsd;
+    wsd.schedule = "wsd";
+    auto conflicts_after = [&](int64_t done, int64_t steps) {
+        now = wsd, now.steps = steps;
+        return options_conflicts(options_to_json(wsd), now, 1, true, "", done).size();
+    };
+    CHECK(conflicts_after(400, 2000) == 0);
+    CHECK(conflicts_after(400, 500) == 0);
+    CHECK(conflicts_after(402, 500) == 1);
+    CHECK(conflicts_after(802, 2000) == 1);
+    CHECK(conflicts_after(-1, 2000) == 1);
+    now = wsd, now.schedule = "constant";
+    CHECK(options_conflicts(options_to_json(wsd), now, 1, true, "", 400).empty());
+    now.warmup += 1;
+    CHECK(options_conflicts(options_to_json(wsd), now, 1, true, "", 400).size() == 2);
 }
 
 TEST_CASE("nearest_name") {

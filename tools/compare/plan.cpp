@@ -48,6 +48,10 @@ Job cell_job(const Settings& s, const Cell& c, int64_t seed, const std::string& 
     job.label = c.row.name + ", " + c.pos + ", seed " + std::to_string(seed) + (c.matching == "layout" ? "" : ", equal " + c.matching);
     job.command = trainer_command(s, c, arguments);
     job.command.insert(job.command.end(), {"--save-every", std::to_string(std::max<int64_t>(1, c.steps / 5))});
+    if (std::string from = s.branch_from; !from.empty()) {               // a shortcut, not another result: no part of the signature
+        for (size_t at; (at = from.find("{run}")) != std::string::npos;) from.replace(at, 5, job.run);
+        job.command.insert(job.command.end(), {"--branch-from", from});
+    }
     for (const std::string& word : arguments) job.signature += word + " ";
     job.signature += "| data " + mark;
     job.seconds = c.seconds;

@@ -115,6 +115,7 @@ Settings read_settings() {
     s.records = text_of("RECORDS", "");
     s.rates_file = text_of("RATES", "docs/study/learning_rates.json");
     s.extra = split_words(text_of("EXTRA", ""));
+    s.branch_from = text_of("BRANCH_FROM", "");
     s.launch = split_words(text_of("LAUNCH", ""));
     s.threads = int(whole_of("THREADS", 0, 0, 4096));
     s.at_once = int(whole_of("AT_ONCE", 0, 1, 4096));

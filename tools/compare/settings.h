@@ -25,6 +25,7 @@ struct Settings {
     Size size;
     std::string size_name, schedule, final_fraction, data, suffix, name, build, runs_dir, baseline, records, rates_file;
     std::vector<std::string> extra, launch;
+    std::string branch_from;                 // a checkpoint for every run; {run} stands for its name
     int threads = 0, at_once = 0;            // 0: chosen
     int64_t cache_bytes = 0;                 // MATCH=cache: the target; 0: half the baseline's
     bool lr_given = false, tune = false, fresh = false, keep_going = false, dry_run = false, report = true;
