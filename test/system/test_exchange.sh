@@ -57,6 +57,8 @@ both_ways qv_ka rope QvcuForCausalLM
 both_ways qv_ka alibi QvcuForCausalLM --qvka-tied
 both_ways mla rope QvcuForCausalLM
 both_ways mla none QvcuForCausalLM --mla-dr 0 --mla-dcq 0
+both_ways gta rope QvcuForCausalLM
+both_ways gta alibi QvcuForCausalLM
 
 # Made by transformers: in, the same logits, and out again as it came.
 cat >"$T/make.py" <<'PY'

@@ -5,6 +5,7 @@
 // Sizes are read off the tensors, the rest from the run's options. fp32. The tokenizer goes along. The folder appears whole or not at all.
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "runtime/run/build_info.h"
 #include "runtime/run/files.h"
@@ -114,6 +115,8 @@ json starcoder2(const Model& m, std::vector<TensorToWrite>& list) {
 }
 
 json own_file(const Model& m, const OpenedRun& run, std::vector<TensorToWrite>& list) {
+    const std::set<std::string> known = {"qkv", "mqa", "gqa", "mla", "qv", "qv_ka", "gta"};
+    ensure_usage(known.count(m.attn), "%s: attention %s cannot be exported: modeling_qvcu.py does not have it", run.dir.c_str(), printable(m.attn).c_str());
     for (const TensorInfo& t : m.f.tensors) {
         if (t.name == "wte.weight") add_embedding(list, m, t.name);
         else add(list, m, t.name, t.name, t.shape);

@@ -1,6 +1,6 @@
 """A GPT trained by qv.cu, for transformers: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).
 
-One readable file for every attention variant (qkv, mqa, gqa, mla, qv, qv_ka) and position of the engine; the weights keep the
+One readable file for every attention variant (qkv, mqa, gqa, mla, qv, qv_ka, gta) and position of the engine; the weights keep the
 engine's names. Written for evaluation, not for speed: there is no cache, generate() computes the whole text for every token.
 Equations and sources: attention/*.h of qv.cu.
 """
@@ -13,6 +13,7 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 LAYERNORM_EPS, RMSNORM_EPS = 1e-5, 1e-6
+SINUSOIDAL_SCALE = 0.02 * math.sqrt(2)           # the embedding's own scale
 
 
 class QvcuConfig(PretrainedConfig):
@@ -79,6 +80,8 @@ class Attention(nn.Module):
                 self.k.weight = nn.Parameter(torch.zeros(shape if c.qvka_tied else (c.n_kv_head,) + shape))
                 if c.qvka_dctx:
                     self.ctx = nn.Linear(C, c.qvka_dctx, bias=False)
+            elif c.attn == "gta":
+                self.kr = nn.Linear(C, c.head_dim // 2, bias=False)
             elif c.attn != "qv":
                 self.k = nn.Linear(C, kv)
         if c.pos == "power":
@@ -101,6 +104,11 @@ class Attention(nn.Module):
                 k = torch.cat([k, rope(heads(self.kr(x), 1), c.rope_theta).expand(-1, -1, c.n_head, -1)], dim=-1)
             return q, k, v
         q, v = heads(self.q(x), c.n_head), heads(self.v(x), c.n_kv_head)
+        if c.attn == "gta":                      # half of the key is half of the value, the other half is shared by all heads and turns
+            half, kr = c.head_dim // 2, heads(self.kr(x), 1)
+            if c.pos == "rope":
+                q, kr = torch.cat([q[..., :half], rope(q[..., half:], c.rope_theta)], dim=-1), rope(kr, c.rope_theta)
+            return q, torch.cat([v[..., :half], kr.expand(-1, -1, c.n_kv_head, -1)], dim=-1), v
         if c.attn == "qv":
             k = v
         elif c.attn == "qv_ka":
@@ -184,7 +192,7 @@ class QvcuForCausalLM(PreTrainedModel, GenerationMixin):
             x = x + self.wpe.weight[:T]
         if c.pos == "sinusoidal":
             angle = torch.arange(T, dtype=torch.float64)[:, None] / 10000.0 ** (torch.arange(0, c.hidden_size, 2, dtype=torch.float64) / c.hidden_size)
-            x = x + torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :c.hidden_size].to(x)
+            x = x + SINUSOIDAL_SCALE * torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :c.hidden_size].to(x)
         mask = torch.full((T, T), -math.inf, dtype=x.dtype, device=x.device).triu(1)
         if attention_mask is not None and not bool(attention_mask.all()):
             mask = mask + torch.zeros(B, 1, 1, T, dtype=x.dtype, device=x.device).masked_fill(attention_mask[:, None, None, :T] == 0, torch.finfo(x.dtype).min)
