@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Gets a text, trains a tokenizer on it, and encodes it into token shards: data/NAME/{tokenizer.json,train*.bin,val*.bin}.
-#   scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|FILE...]
+#   scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]
 #   auto (default)  tiny Shakespeare (1.1 MB, Karpathy's char-rnn); where the network is closed, the King James Bible (4.1 MB),
 #                   which Debian's package bible-kjv holds; with neither, says what to do.
+#   fineweb         FineWeb in GPT-2's tokens, for hours on a GPU: --shards N of 100M tokens each (scripts/get_fineweb.sh).
 #   FILE...         your own text files.
 #   N               the vocabulary: 257 (256 single bytes and <|endoftext|>) or more; default 1024, others get data/NAME-N.
 # Relative paths are the caller's.
@@ -23,23 +24,33 @@ TRAIN_LIMIT=100000000          # bytes of text that the tokenizer learns from, a
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "get_data.sh: $*"; exit 1; }
-usage() { say "get_data.sh: $*"; say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|FILE...]"; exit 2; }
+usage() { say "get_data.sh: $*"; say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]"; exit 2; }
 sha256() { sha256sum "$@" | cut -d' ' -f1; }
 
-out="" vocab=1024 sources=(auto)
+out="" vocab="" sources=(auto) shards=""
 while (($#)); do
     case $1 in
         --out) out=${2:?--out needs a folder}; shift 2 ;;
         --vocab) vocab=${2:?--vocab needs a number}; shift 2 ;;
         --source) shift; sources=(); while (($#)) && [[ $1 != --* ]]; do sources+=("$1"); shift; done ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --shards) shards=${2:?--shards needs a number}; shift 2 ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) usage "$1: no such option" ;;
     esac
 done
+from_caller() { if [[ $1 == /* || $CALLED_FROM == "$PWD" ]]; then printf '%s' "$1"; else printf '%s/%s' "$CALLED_FROM" "$1"; fi; }
+if [[ ${sources[0]-} == fineweb ]]; then
+    [[ -z $vocab ]] || usage "--source fineweb is tokenized already, with GPT-2's vocabulary; leave --vocab out"
+    more=()
+    [[ -z $out ]] || more+=(--out "$(from_caller "$out")")
+    [[ -z $shards ]] || more+=(--shards "$shards")
+    exec scripts/get_fineweb.sh "${more[@]}"
+fi
+[[ -z $shards ]] || usage "--shards goes with --source fineweb"
+vocab=${vocab:-1024}
 [[ $vocab =~ ^[1-9][0-9]{2,6}$ ]] && ((vocab >= 257)) || usage "--vocab $vocab: give a number from 257 (256 single bytes and <|endoftext|>) up, such as 1024"
 ((${#sources[@]})) || usage "--source needs a name or files"
 
-from_caller() { if [[ $1 == /* || $CALLED_FROM == "$PWD" ]]; then printf '%s' "$1"; else printf '%s/%s' "$CALLED_FROM" "$1"; fi; }
 [[ -z $out ]] || out=$(from_caller "$out")
 # What a user without root's rights has to do: through sudo where there is one.
 sudo=""
