@@ -1,7 +1,8 @@
 // qv.cu: trains one GPT from token shards: options -> data -> model -> loop. The loop is `train`, below.
 // The attention variant is chosen at compile time (make train ATTN=qv); everything else at run time (--help).
 // There is no CUDA syntax here: the same text is compiled for the CPU (g++ -x c++) and for GPUs; kernels live in layers/ and attention/.
-// Started by mpirun or srun, every process ("rank") runs this text: same options, same data, another part of each batch (runtime/comm/comm.h).
+// Started by mpirun or srun, every process ("rank") runs this text: same options, same data, another part of
+// each batch (runtime/comm/comm.h).
 // Rank 0 alone prints, logs and writes files. What may fail on one rank only is done `together`, so that all end with one message.
 #include <cmath>
 #include <cstdio>
@@ -80,10 +81,13 @@ static StepEnd update(Training& t, double lr) {
     at.not_finite_in_a_row = std::isfinite(end.norm) ? 0 : at.not_finite_in_a_row + 1;
     if (!skip) return end;
     at.skipped++;
-    console_message(t.console, format("step %lld: loss %g, gradient norm %g is %s: not updated", (long long)at.step + 1, end.loss, end.norm, skip));
+    console_message(t.console, format("step %lld: loss %g, gradient norm %g is %s: not updated", (long long)at.step + 1,
+                                      end.loss, end.norm, skip));
     if (at.not_finite_in_a_row >= 5)
-        throw AgreedError(EXIT_FAILED, format("step %lld: the gradient was not finite 5 times in a row; a lower --lr may help; the last checkpoint is intact",
-                                              (long long)at.step + 1));
+        throw AgreedError(EXIT_FAILED,
+                          format("step %lld: the gradient was not finite 5 times in a row; a lower --lr may help; "
+                                 "the last checkpoint is intact",
+                                 (long long)at.step + 1));
     return end;
 }
 
@@ -111,7 +115,9 @@ static void record(Training& t, StepMetrics& m) {
     bool cut = e.stopped;
     if (sample) {
         gpt_wait_for_weights(t.g);
-        if (!cut && comm_rank() == 0) text = generate_text(t.g, t.data.tokenizer, {o.prompt, o.sample_tokens, o.temperature, o.top_k, o.seed, m.step});
+        if (!cut && comm_rank() == 0)
+            text = generate_text(t.g, t.data.tokenizer,
+                                 {o.prompt, o.sample_tokens, o.temperature, o.top_k, o.seed, m.step});
         cut = comm_any(cut || stop_requested(), "a sample of text");
     }
     if (cut) {
@@ -132,7 +138,8 @@ static void save(Training& t) {
     const std::string dir = save_checkpoint(t.run, t.o.keep, t.g, t.at, t.description);
     t.saved_step = t.at.step;
     if (comm_rank() == 0)
-        console_message(t.console, format("saved %s, %s in %.2f s", dir.c_str(), human_bytes(checkpoint_bytes(dir)).c_str(), now_s() - start));
+        console_message(t.console, format("saved %s, %s in %.2f s", dir.c_str(),
+                                          human_bytes(checkpoint_bytes(dir)).c_str(), now_s() - start));
 }
 
 static StepMetrics step_metrics(const Training& t, const StepEnd& end, double lr, double step_s) {
@@ -196,10 +203,13 @@ static void open_console(Training& t, const CheckpointFound& found) {
     }
     t.console = console_open(t.o.steps, t.o.quiet);
     if (found.dir.empty()) return;
-    for (const std::string& note : rounding_notes(described_in(found.state_json, found.dir + "/state.json"), t.description, t.o)) console_message(t.console, note);
+    for (const std::string& note :
+         rounding_notes(described_in(found.state_json, found.dir + "/state.json"), t.description, t.o))
+        console_message(t.console, note);
     console_message(t.console, "resumed from " + found.dir);
     if (t.at.step >= t.o.steps && !t.at.unlogged)
-        console_message(t.console, "the run was finished before, at step " + std::to_string(t.at.step) + ": nothing is trained, validated or sampled");
+        console_message(t.console, "the run was finished before, at step " + std::to_string(t.at.step) +
+                                       ": nothing is trained, validated or sampled");
 }
 
 // Model and folder as they were, or new ones; then what is owed from before the first step: its validation, or what a stop cut short.
@@ -237,7 +247,8 @@ static int finish(Training& t) {
     if (t.saved_step != t.at.step) save(t);
     console_close(t.console);
     if (stopped)
-        printf("stopped at step %lld (%s); continue with --resume --run %s\n", (long long)t.at.step, stop_reason(t.o, t.at.step), t.o.run.c_str());
+        printf("stopped at step %lld (%s); continue with --resume --run %s\n", (long long)t.at.step,
+               stop_reason(t.o, t.at.step), t.o.run.c_str());
     else if (!t.o.quiet)
         printf("%s done: best validation loss %.4f nats, %s of training, at most %s of memory\n", t.o.run.c_str(), t.at.best_val_loss,
                human_time(t.at.seconds).c_str(), human_bytes(double(peak_memory_bytes())).c_str());

@@ -1,6 +1,6 @@
 // The contract of an attention variant. The Makefile's ATTN=name picks attention/name.h, which defines, for inputs x (B, T, C):
 //
-//   VariantOptions ATTENTION_OPTIONS                             its own command-line options (config.h), read as c.own[i]; {} when it has none
+//   VariantOptions ATTENTION_OPTIONS                         its own command-line options (config.h), read as c.own[i]; or {}
 //   void attention_defaults(ModelConfig& c)                  fills NKV and the variant's own sizes; refuses what it cannot do
 //   AttentionSpec attention_spec(const ModelConfig& c)       its parameters, buffers, FLOPs and cache, as tables
 //   void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l)            out (B, T, C) =

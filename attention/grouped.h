@@ -78,8 +78,8 @@ inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)
     if (l.rope) rope_forward(q, q, l.rope, {1, l.batch.rows, c.NH + c.NKV, c.HS, row, HS, row, HS, l.batch.position});
     cache_append(l.cache[CACHED_K], k, row, c.NKV, c.HS, l.batch);
     cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
-    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
-                      .scale = 1 / std::sqrt(double(c.HS))};
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS,
+                      .shared_row = 0, .shared_head = 0, .scale = 1 / std::sqrt(double(c.HS))};
     sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_K], l.cache[CACHED_V], nullptr, nullptr, l.bias, shape, l.batch);
     linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), c.NH * c.HS, c.C));
 }

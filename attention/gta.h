@@ -25,7 +25,9 @@ inline void attention_defaults(ModelConfig& c) {
             if (c.NH % n == 0) c.NKV = n;
     ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
     const int multiple = c.pos == Position::rope ? 4 : 2;    // two halves; the rotation turns pairs within one
-    ensure_usage(c.HS % multiple == 0, "head size %d with ATTN=gta and --pos %s: it must be a multiple of %d; give --head-dim", c.HS, position_name(c.pos), multiple);
+    ensure_usage(c.HS % multiple == 0,
+                 "head size %d with ATTN=gta and --pos %s: it must be a multiple of %d; give --head-dim", c.HS,
+                 position_name(c.pos), multiple);
 }
 
 inline AttentionSpec attention_spec(const ModelConfig& c) {

@@ -35,7 +35,8 @@ inline void attention_defaults(ModelConfig& c) {
     if (c.own[D_R] == AUTO) c.own[D_R] = c.HS / 4 * 2;
     if (c.own[D_CQ] == AUTO) c.own[D_CQ] = c.C < 2048 ? 0 : 3 * c.C / 10 / 64 * 64;
     ensure_usage(c.own[D_R] % 2 == 0, "--mla-dr %d is odd; the rotation turns pairs", c.own[D_R]);
-    ensure_usage(c.own[D_R] > 0 || c.pos != Position::rope, "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
+    ensure_usage(c.own[D_R] > 0 || c.pos != Position::rope,
+                 "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
 }
 
 inline int query_width(const ModelConfig& c) { return c.NH * (c.HS + c.own[D_R]); }
@@ -56,8 +57,9 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
                 {"uv.weight", {heads, dc}, up(dc), true},
                 {"o.weight", {C, heads}, init_residual(c), true},
                 {"o.bias", {C}, Init::constant(0), false}};
-    s.saved = {{"down", size_t(down_width(c))}, {"cq", size_t(dcq)}, {"ckv", size_t(dc)}, {"q", size_t(q)}, {"k", size_t(q)}, {"v", size_t(heads)},
-               {"o", size_t(heads)}, {"rstd_q", 1, true}, {"rstd_kv", 1, true}, {"lse", size_t(c.NH), true}};
+    s.saved = {{"down", size_t(down_width(c))}, {"cq", size_t(dcq)}, {"ckv", size_t(dc)}, {"q", size_t(q)},
+               {"k", size_t(q)}, {"v", size_t(heads)}, {"o", size_t(heads)}, {"rstd_q", 1, true}, {"rstd_kv", 1, true},
+               {"lse", size_t(c.NH), true}};
     s.scratch = {{"ddown", size_t(down_width(c))}, {"dcq", size_t(dcq)}, {"dckv", size_t(dc)}, {"dq", size_t(q)}, {"dk", size_t(q)},
                  {"dv", size_t(heads)}, {"do", size_t(heads)}};
     s.d_qk = c.HS + c.own[D_R];
@@ -65,8 +67,9 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.rope_width = c.own[D_R];
     s.macs_per_token = size_t(C * down_width(c) + q * (dcq ? dcq : C) + 2 * dc * heads + heads * C);
     s.cache = {{"c", 1, int(dc)}, {"kr", 1, int(dr)}};       // c normed, k^R rotated
-    s.decode = {{"down", size_t(down_width(c))}, {"cq", size_t(dcq)}, {"ckv", size_t(dc)}, {"q", size_t(q)}, {"absorbed q", size_t(c.NH * dc)},
-                {"mixed c", size_t(c.NH * dc)}, {"o", size_t(heads)}, {"rstd", 1, true}};
+    s.decode = {{"down", size_t(down_width(c))}, {"cq", size_t(dcq)}, {"ckv", size_t(dc)}, {"q", size_t(q)},
+                {"absorbed q", size_t(c.NH * dc)}, {"mixed c", size_t(c.NH * dc)}, {"o", size_t(heads)},
+                {"rstd", 1, true}};
     s.d_v_decode = int(dc);
     return s;
 }
@@ -130,26 +133,30 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     linear_backward_input(dckv, dk, l.w[WUK], content_key(l));
     linear_backward_weight(l.dw[WUV], nullptr, l.grad(DV), l.save(CKV), value, l.accumulate);
     linear_backward_input(dckv, l.grad(DV), l.w[WUV], value, true);
-    rmsnorm_backward(ddown + c.own[D_CQ], l.dw[GAIN_KV], dckv, l.save(DOWN) + c.own[D_CQ], l.w[GAIN_KV], l.save_master(RSTD_KV), rows, c.own[D_C],
-                     width, l.accumulate);
+    rmsnorm_backward(ddown + c.own[D_CQ], l.dw[GAIN_KV], dckv, l.save(DOWN) + c.own[D_CQ], l.w[GAIN_KV],
+                     l.save_master(RSTD_KV), rows, c.own[D_C], width, l.accumulate);
     LinearShape query = linear_shape(rows, c.own[D_CQ] > 0 ? c.own[D_CQ] : c.C, query_width(c));
     const floatX* query_input = c.own[D_CQ] > 0 ? l.save(CQ) : x;
     linear_backward_weight(l.dw[WUQ], nullptr, dq, query_input, query, l.accumulate);
     if (c.own[D_CQ] > 0) {
         linear_backward_input(l.grad(DCQ), dq, l.w[WUQ], query);
-        rmsnorm_backward(ddown, l.dw[GAIN_Q], l.grad(DCQ), l.save(DOWN), l.w[GAIN_Q], l.save_master(RSTD_Q), rows, c.own[D_CQ], width, l.accumulate);
+        rmsnorm_backward(ddown, l.dw[GAIN_Q], l.grad(DCQ), l.save(DOWN), l.w[GAIN_Q], l.save_master(RSTD_Q), rows,
+                         c.own[D_CQ], width, l.accumulate);
     }
     linear_backward_weight(l.dw[WDQ], nullptr, ddown, x, down_shape, l.accumulate);
     linear_backward_input(dx, ddown, l.w[WDQ], down_shape);
     if (c.own[D_CQ] == 0) linear_backward_input(dx, dq, l.w[WUQ], query, true);
 }
 
-// Absorbed [DeepSeek-V2, sec. 2.1.3]: q^C_h . k^C_h = q^C_h . (W_UK,h c) = (W_UK,h^T q^C_h) . c, and sum_j p_j v_hj = W_UV,h (sum_j p_j c_j).
-// So all heads read one cached vector c as key and as value, and k^R beside it; K and V are never made. It costs 2 NH HS d_c multiply-adds a
-// new token (what W_UK and W_UV cost anyway) and 2 NH d_c a cached token, d_c / HS times multi-head's, for a cache of d_c + d_r.
+// Absorbed [DeepSeek-V2, sec. 2.1.3]: q^C_h . k^C_h = q^C_h . (W_UK,h c) = (W_UK,h^T q^C_h) . c, and sum_j
+// p_j v_hj = W_UV,h (sum_j p_j c_j).
+// So all heads read one cached vector c as key and as value, and k^R beside it; K and V are never made. It
+// costs 2 NH HS d_c multiply-adds a new token (what W_UK and W_UV cost anyway) and 2 NH d_c a cached token,
+// d_c / HS times multi-head's, for a cache of d_c + d_r.
 inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
     const ModelConfig& c = l.c;
-    const size_t rows = l.rows(), width = size_t(down_width(c)), dc = size_t(c.own[D_C]), head = size_t(c.HS + c.own[D_R]), q_row = size_t(query_width(c));
+    const size_t rows = l.rows(), width = size_t(down_width(c)), dc = size_t(c.own[D_C]),
+                 head = size_t(c.HS + c.own[D_R]), q_row = size_t(query_width(c));
     floatX *down = l.row(NEW_DOWN), *q = l.row(NEW_Q), *absorbed = l.row(NEW_Q_ABSORBED), *mixed = l.row(NEW_MIXED), *o = l.row(NEW_O);
     floatX* kr = down + c.own[D_CQ] + c.own[D_C];
     linear_forward(down, x, l.w[WDQ], nullptr, linear_shape(rows, c.C, down_width(c)));
@@ -166,12 +173,17 @@ inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)
         cache_append(l.cache[CACHED_KR], kr, width, 1, c.own[D_R], l.batch);
     }
     cache_append(l.cache[CACHED_C], l.row(NEW_CKV), dc, 1, c.own[D_C], l.batch);
-    linear_rows_absorb(absorbed, q, l.w[WUK], {.rows = rows, .in = c.own[D_C], .out = c.HS, .ld_in = c.NH * dc, .ld_w = dc, .ld_out = q_row, .batch = c.NH,
-                                               .batch_x = dc, .batch_w = c.HS * dc, .batch_out = head});
-    DecodeShape shape{.NH = c.NH, .NKV = 1, .d_k = c.own[D_C], .d_v = c.own[D_C], .d_shared = c.own[D_R], .q_row = c.NH * dc, .q_head = dc, .shared_row = q_row,
-                      .shared_head = head, .scale = 1 / std::sqrt(double(c.HS + c.own[D_R]))};
-    sdpa_decode(mixed, l.partial, absorbed, q + c.HS, l.cache[CACHED_C], l.cache[CACHED_C], l.cache[CACHED_KR], nullptr, l.bias, shape, l.batch);
-    linear_forward(o, mixed, l.w[WUV], nullptr, {.rows = rows, .in = c.own[D_C], .out = c.HS, .ld_in = c.NH * dc, .ld_w = dc, .ld_out = size_t(c.NH * c.HS),
-                                                 .batch = c.NH, .batch_x = dc, .batch_w = c.HS * dc, .batch_out = size_t(c.HS)});
+    linear_rows_absorb(absorbed, q, l.w[WUK],
+                       {.rows = rows, .in = c.own[D_C], .out = c.HS, .ld_in = c.NH * dc, .ld_w = dc, .ld_out = q_row,
+                        .batch = c.NH, .batch_x = dc, .batch_w = c.HS * dc, .batch_out = head});
+    DecodeShape shape{.NH = c.NH, .NKV = 1, .d_k = c.own[D_C], .d_v = c.own[D_C], .d_shared = c.own[D_R],
+                      .q_row = c.NH * dc, .q_head = dc, .shared_row = q_row, .shared_head = head,
+                      .scale = 1 / std::sqrt(double(c.HS + c.own[D_R]))};
+    sdpa_decode(mixed, l.partial, absorbed, q + c.HS, l.cache[CACHED_C], l.cache[CACHED_C], l.cache[CACHED_KR], nullptr,
+                l.bias, shape, l.batch);
+    linear_forward(o, mixed, l.w[WUV], nullptr,
+                   {.rows = rows, .in = c.own[D_C], .out = c.HS, .ld_in = c.NH * dc, .ld_w = dc,
+                    .ld_out = size_t(c.NH * c.HS), .batch = c.NH, .batch_x = dc, .batch_w = c.HS * dc,
+                    .batch_out = size_t(c.HS)});
     linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(rows, c.NH * c.HS, c.C));
 }

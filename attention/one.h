@@ -64,7 +64,8 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     floatX *dvalue = l.grad(DX), *dq = l.grad(DQ), *dk = l.rope ? l.grad(DK) : dvalue;
     linear_backward_weight(l.dw[WO], l.dw[BO], dout, l.save(O), out, l.accumulate);
     linear_backward_input(l.grad(DO), dout, l.w[WO], out);
-    sdpa_backward(dq, dk, dvalue, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), key, key, value, l.bias, sdpa_shape(l), l.accumulate);
+    sdpa_backward(dq, dk, dvalue, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), key, key, value, l.bias,
+                  sdpa_shape(l), l.accumulate);
     if (l.rope) {
         copy_backward(dq, dk, all, true);                                    // dR(X) = dQ + dK
         rope_backward(dvalue, dq, l.rope, rope_shape(l), true);
@@ -84,8 +85,8 @@ inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)
     linear_forward(value, x, l.w[WV], l.w[BV], linear_shape(l.rows(), c.C, width));
     if (l.rope) rope_forward(q, value, l.rope, {1, l.batch.rows, c.NH, c.HS, row, HS, row, HS, l.batch.position});
     cache_append(l.cache[CACHED_X], value, row, c.NH, c.HS, l.batch);
-    DecodeShape shape{.NH = c.NH, .NKV = c.NH, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
-                      .scale = 1 / std::sqrt(double(c.HS))};
+    DecodeShape shape{.NH = c.NH, .NKV = c.NH, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS,
+                      .shared_row = 0, .shared_head = 0, .scale = 1 / std::sqrt(double(c.HS))};
     sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_X], l.cache[CACHED_X], nullptr, l.rope, l.bias, shape, l.batch);
     linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), width, c.C));
 }

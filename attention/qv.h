@@ -26,7 +26,8 @@ inline const VariantOptions ATTENTION_OPTIONS = {
 inline void attention_defaults(ModelConfig& c) {
     if (c.NKV == 0) c.NKV = c.NH;
     ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
-    ensure_usage(c.own[ROPE_FORM] == VO || c.pos == Position::rope, "--qv-rope key with --pos %s: only --pos rope rotates", position_name(c.pos));
+    ensure_usage(c.own[ROPE_FORM] == VO || c.pos == Position::rope,
+                 "--qv-rope key with --pos %s: only --pos rope rotates", position_name(c.pos));
 }
 
 inline bool rope_on_key(const ModelConfig& c) { return c.pos == Position::rope && c.own[ROPE_FORM] == KEY; }
@@ -116,9 +117,11 @@ inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)
     const int rotated_heads = rope_on_key(c) ? c.NH : rope_on_value_and_output(c) ? c.NH + c.NKV : 0;
     if (rotated_heads > 0) rope_forward(q, q, l.rope, {1, l.batch.rows, rotated_heads, c.HS, row, HS, row, HS, l.batch.position});
     cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
-    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
-                      .scale = 1 / std::sqrt(double(c.HS))};
-    sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_V], l.cache[CACHED_V], nullptr, rope_on_key(c) ? l.rope : nullptr, l.bias, shape, l.batch);
-    if (rope_on_value_and_output(c)) rope_forward(o, o, l.rope, {1, l.batch.rows, c.NH, c.HS, o_row, HS, o_row, HS, l.batch.position}, true);
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS,
+                      .shared_row = 0, .shared_head = 0, .scale = 1 / std::sqrt(double(c.HS))};
+    sdpa_decode(o, l.partial, q, nullptr, l.cache[CACHED_V], l.cache[CACHED_V], nullptr,
+                rope_on_key(c) ? l.rope : nullptr, l.bias, shape, l.batch);
+    if (rope_on_value_and_output(c))
+        rope_forward(o, o, l.rope, {1, l.batch.rows, c.NH, c.HS, o_row, HS, o_row, HS, l.batch.position}, true);
     linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), q_width, c.C));
 }

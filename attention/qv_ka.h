@@ -54,10 +54,13 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     s.macs_per_token = size_t(C * (2 * q + v + d_ctx) + v * d_k);
     const bool absorbed = absorbs_key(c);
     s.cache = {{"v", c.NKV, c.HS}, absorbed ? CacheSpec{"g", 1, int(d_ctx)} : CacheSpec{"k", c.NKV, c.HS}};
-    s.decode = {{"qv", size_t(q + v)}, {"g", size_t(d_ctx)}, {"k", absorbed ? 0 : size_t(v)}, {"absorbed q", absorbed ? size_t(c.NH * d_k) : 0}, {"o", size_t(q)}};
+    s.decode = {{"qv", size_t(q + v)}, {"g", size_t(d_ctx)}, {"k", absorbed ? 0 : size_t(v)},
+                {"absorbed q", absorbed ? size_t(c.NH * d_k) : 0}, {"o", size_t(q)}};
     if (!absorbed)
-        s.cache_note = format("rope stands between W_K and the query: K is kept beside V, as multi-head attention does; without rope it would be V and G, %lld elements",
-                              (long long)(v + d_ctx));
+        s.cache_note = format(
+            "rope stands between W_K and the query: K is kept beside V, "
+            "as multi-head attention does; without rope it would be V and G, %lld elements",
+            (long long)(v + d_ctx));
     return s;
 }
 
@@ -130,8 +133,8 @@ inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)
     const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS, d_k = c.own[D_CTX] + c.HS, group = c.NH / c.NKV;
     const size_t row = size_t(q_width + v_width), HS = size_t(c.HS), wk_head = c.own[TIED] ? 0 : HS * d_k, rows = l.rows();
     floatX *q = l.row(NEW_QV), *v = q + q_width, *g = l.row(NEW_G), *o = l.row(NEW_O);
-    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS, .shared_row = 0, .shared_head = 0,
-                      .scale = 1 / std::sqrt(double(c.HS))};
+    DecodeShape shape{.NH = c.NH, .NKV = c.NKV, .d_k = c.HS, .d_v = c.HS, .d_shared = 0, .q_row = row, .q_head = HS,
+                      .shared_row = 0, .shared_head = 0, .scale = 1 / std::sqrt(double(c.HS))};
     linear_forward(q, x, l.w[WQ], l.w[BQ], linear_shape(rows, c.C, q_width + v_width));
     if (c.own[D_CTX] > 0) linear_forward(g, x, l.w[WCTX], nullptr, linear_shape(rows, c.C, c.own[D_CTX]));
     cache_append(l.cache[CACHED_V], v, row, c.NKV, c.HS, l.batch);
@@ -139,17 +142,20 @@ inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)
         floatX* absorbed = l.row(NEW_Q_ABSORBED);            // (rows, NH, [d_ctx ; HS])
         for (int j = 0; j < group; j++)                      // query head j of every group
             linear_rows_absorb(absorbed + j * d_k, q + j * c.HS, l.w[WK],
-                               {.rows = rows, .in = d_k, .out = c.HS, .ld_in = size_t(c.NH) * d_k, .ld_w = size_t(d_k), .ld_out = row, .batch = c.NKV,
-                                .batch_x = size_t(group) * d_k, .batch_w = wk_head, .batch_out = group * HS});
+                               {.rows = rows, .in = d_k, .out = c.HS, .ld_in = size_t(c.NH) * d_k, .ld_w = size_t(d_k),
+                                .ld_out = row, .batch = c.NKV, .batch_x = size_t(group) * d_k, .batch_w = wk_head,
+                                .batch_out = group * HS});
         cache_append(l.cache[CACHED_G_OR_K], g, size_t(c.own[D_CTX]), 1, c.own[D_CTX], l.batch);
         shape.d_shared = c.own[D_CTX];
         shape.q_row = shape.shared_row = size_t(c.NH) * d_k;
         shape.q_head = shape.shared_head = size_t(d_k);
-        sdpa_decode(o, l.partial, absorbed + c.own[D_CTX], absorbed, l.cache[CACHED_V], l.cache[CACHED_V], l.cache[CACHED_G_OR_K], nullptr, l.bias, shape, l.batch);
+        sdpa_decode(o, l.partial, absorbed + c.own[D_CTX], absorbed, l.cache[CACHED_V], l.cache[CACHED_V],
+                    l.cache[CACHED_G_OR_K], nullptr, l.bias, shape, l.batch);
     } else {
         floatX* k = l.row(NEW_K);
-        LinearShape from_value{.rows = rows, .in = c.HS, .out = c.HS, .ld_in = row, .ld_w = size_t(d_k), .ld_out = size_t(v_width), .batch = c.NKV,
-                               .batch_x = HS, .batch_w = wk_head, .batch_out = HS};
+        LinearShape from_value{.rows = rows, .in = c.HS, .out = c.HS, .ld_in = row, .ld_w = size_t(d_k),
+                               .ld_out = size_t(v_width), .batch = c.NKV, .batch_x = HS, .batch_w = wk_head,
+                               .batch_out = HS};
         LinearShape from_context = from_value;
         from_context.in = c.own[D_CTX];
         from_context.ld_in = size_t(c.own[D_CTX]);

@@ -2,8 +2,9 @@
 // The one idea: a panel of PANEL queries meets all keys up to the diagonal in a few products of gemm_tile.h on operands that lie in
 // cache, so of S, P, dP and dS no more than PANEL x T exists at a time. For that K and V are copied once into the layouts that the products
 // read (O(T d), shared by the heads of a group); queries and outputs are copied panel by panel.
-// Threads: sdpa_tasks.h. Every sum runs over its terms in one order (keys ascending; panels of queries ascending; heads of a group ascending),
-// whoever computes it, so results depend neither on the number of threads nor on the cut.
+// Threads: sdpa_tasks.h. Every sum runs over its terms in one order (keys ascending; panels of queries
+// ascending; heads of a group ascending), whoever computes it, so results depend neither on the number of
+// threads nor on the cut.
 #include "attention/sdpa.h"
 
 #include <omp.h>
@@ -85,7 +86,8 @@ void pack_keys(const Problem& p, floatM* packed, const floatX* k, const floatX* 
             for (int i = 0; i < blocks; i++) {
                 const Range t{i * block, std::min(p.ld, (i + 1) * block)};
                 const int rows = std::min(t.end, s.T) - t.begin;
-                const floatX *k_in = k + p.row(b, 0) * s.k_row + size_t(kv) * s.d_qk, *v_in = v + p.row(b, 0) * s.v_row + size_t(kv) * s.d_v;
+                const floatX *k_in = k + p.row(b, 0) * s.k_row + size_t(kv) * s.d_qk,
+                             *v_in = v + p.row(b, 0) * s.v_row + size_t(kv) * s.d_v;
                 Keys to = keys_at(p, packed, b, kv, backward);
                 copy_transposed(to.k_t, k_in, s.k_row, s.T, s.d_qk, p.ld, t);
                 if (to.v_t) copy_transposed(to.v_t, v_in, s.v_row, s.T, s.d_v, p.ld, t);
@@ -250,7 +252,8 @@ void write_key_gradients(const Backward& w, const Problem& p, const floatM* dk, 
         return;
     }
     for (size_t t = 0; t < n; t++) {
-        floatX *k_to = w.dk + (p.row(b, keys.begin) + t) * s.k_row + size_t(h) * s.d_qk, *v_to = w.dv + (p.row(b, keys.begin) + t) * s.v_row + size_t(h) * s.d_v;
+        floatX *k_to = w.dk + (p.row(b, keys.begin) + t) * s.k_row + size_t(h) * s.d_qk,
+               *v_to = w.dv + (p.row(b, keys.begin) + t) * s.v_row + size_t(h) * s.d_v;
         for (int c = 0; c < s.d_qk; c++) k_to[c] = floatX(dk[t * s.d_qk + c]);
         for (int c = 0; c < s.d_v && !w.same(); c++) v_to[c] = floatX(dv[t * s.d_v + c]);
     }
@@ -350,7 +353,8 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
     for (int part = 0; part < parts; part++)
         for (int b = 0; b < s.B; b++)
             for (int h = 0; h < s.NH; h++)
-                forward_part(p, o, lse, q, keys_at(p, packed, b, h / p.group(), false), b, h, triangle_task(Triangle::queries, s.T, PANEL, part, parts));
+                forward_part(p, o, lse, q, keys_at(p, packed, b, h / p.group(), false), b, h,
+                             triangle_task(Triangle::queries, s.T, PANEL, part, parts));
 }
 
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,

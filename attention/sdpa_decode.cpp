@@ -73,8 +73,9 @@ Softmax softmax_row(floatM* row, int n, int keys) {
 }
 }  // namespace
 
-void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v, const floatX* shared,
-                 const floatM* k_rope, const PositionBias& bias, const DecodeShape& s, const DecodeBatch& batch) {
+void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v,
+                 const floatX* shared, const floatM* k_rope, const PositionBias& bias, const DecodeShape& s,
+                 const DecodeBatch& batch) {
     const int group = s.NH / s.NKV, splits = int(ceil_div(size_t(batch.longest), size_t(DECODE_SPLIT)));
     const size_t piece = size_t(s.d_v) + 2;                  // of `partial`: maximum, sum, output
     const std::vector<RowTile> tiles = row_tiles(batch, group);
@@ -89,14 +90,17 @@ void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_sh
         const int last = *highest, distances = last - *lowest + DECODE_SPLIT;
         const int keys = std::min(DECODE_SPLIT, last + 1 - j0);
         if (keys <= 0) continue;
-        scratch.reserve(size_t(queries) * (d_all + DECODE_SPLIT + s.d_v) + size_t(distances) + (k_rope ? size_t(DECODE_SPLIT) * s.d_k : 0) + 80);
-        floatM *bias_h = scratch.take(size_t(distances)), *q_c = scratch.take(size_t(queries) * d_all), *scores = scratch.take(size_t(queries) * DECODE_SPLIT), *out = scratch.take(size_t(queries) * s.d_v);
+        scratch.reserve(size_t(queries) * (d_all + DECODE_SPLIT + s.d_v) + size_t(distances) +
+                        (k_rope ? size_t(DECODE_SPLIT) * s.d_k : 0) + 80);
+        floatM *bias_h = scratch.take(size_t(distances)), *q_c = scratch.take(size_t(queries) * d_all),
+               *scores = scratch.take(size_t(queries) * DECODE_SPLIT), *out = scratch.take(size_t(queries) * s.d_v);
         for (int r = 0; r < tile.rows; r++)
             for (int g = 0; g < group; g++) {
                 const size_t row = size_t(tile.first + r), h = size_t(kv) * group + g;
                 floatM* to = q_c + (size_t(r) * group + g) * d_all;
                 for (int c = 0; c < s.d_k; c++) to[c] = floatM(q[row * s.q_row + h * s.q_head + c]) * floatM(s.scale);
-                for (int c = 0; c < s.d_shared; c++) to[s.d_k + c] = floatM(q_shared[row * s.shared_row + h * s.shared_head + c]) * floatM(s.scale);
+                for (int c = 0; c < s.d_shared; c++)
+                    to[s.d_k + c] = floatM(q_shared[row * s.shared_row + h * s.shared_head + c]) * floatM(s.scale);
             }
         const size_t head = (size_t(sequence) * s.NKV + kv) * batch.capacity + j0;
         if (k_rope) {
@@ -107,7 +111,8 @@ void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_sh
             dot_rows(scores, DECODE_SPLIT, q_c, d_all, k + head * s.d_k, s.d_k, queries, keys, s.d_k);
         }
         if (s.d_shared > 0)
-            dot_rows(scores, DECODE_SPLIT, q_c + s.d_k, d_all, shared + (size_t(sequence) * batch.capacity + j0) * s.d_shared, s.d_shared, queries, keys,
+            dot_rows(scores, DECODE_SPLIT, q_c + s.d_k, d_all,
+                     shared + (size_t(sequence) * batch.capacity + j0) * s.d_shared, s.d_shared, queries, keys,
                      s.d_shared, true);
         for (int g = 0; g < group; g++) {
             const int h = kv * group + g, furthest = last - j0, nearest = std::max(0, *lowest - (j0 + keys - 1));
@@ -134,7 +139,9 @@ void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_sh
         mix_rows(out, s.d_v, scores, DECODE_SPLIT, v + head * s.d_v, s.d_v, queries, s.d_v, keys);
         for (int i = 0; i < queries; i++) {
             const int row = tile.first + i / group;
-            if (batch.position[row] >= j0) std::copy(out + size_t(i) * s.d_v, out + size_t(i + 1) * s.d_v, partial_of(row, kv * group + i % group, split) + 2);
+            if (batch.position[row] >= j0)
+                std::copy(out + size_t(i) * s.d_v, out + size_t(i + 1) * s.d_v,
+                          partial_of(row, kv * group + i % group, split) + 2);
         }
     }
 #pragma omp parallel for collapse(2) schedule(static)

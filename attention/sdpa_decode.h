@@ -32,8 +32,9 @@ inline size_t decode_partial_size(int rows, int capacity, int NH, int d_v) {
 }
 
 // o (rows, NH, d_v) =.  partial: decode_partial_size(...) floatM.
-void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v, const floatX* shared,
-                 const floatM* k_rope, const PositionBias& bias, const DecodeShape& s, const DecodeBatch& batch);
+void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v,
+                 const floatX* shared, const floatM* k_rope, const PositionBias& bias, const DecodeShape& s,
+                 const DecodeBatch& batch);
 
 // cache (sequences, heads, capacity, width), at each row's sequence and position = the row's `heads` vectors, which begin at
 // from + row * from_row and lie side by side.

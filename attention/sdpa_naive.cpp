@@ -1,6 +1,7 @@
-// Causal attention as the textbook has it: loops over sequences b, heads h, queries i and keys j. `make SDPA=naive` builds the trainer
-// with it. It is the first rung of the ladder (naive; sdpa.cpp: panels; sdpa_forward.cuh: tiles with an online softmax, and tensor cores), and
-// the tests hold the other forms against it. See sdpa.h for the equations. Not for: speed (20 to 50 times slower than sdpa.cpp).
+// Causal attention as the textbook has it: loops over sequences b, heads h, queries i and keys j.
+// `make SDPA=naive` builds the trainer with it. It is the first rung of the ladder (naive; sdpa.cpp: panels;
+// sdpa_forward.cuh: tiles with an online softmax, and tensor cores), and the tests hold the other forms
+// against it. See sdpa.h for the equations. Not for: speed (20 to 50 times slower than sdpa.cpp).
 //
 // S, P, dP and dS exist one row at a time, in floatM; what is stored is floatX.
 #include "attention/sdpa.h"
@@ -107,7 +108,9 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
             for (int j = 0; j < s.T; j++) {
                 floatX *dk_j = dk + at(s, b, j, s.k_row, kv, s.d_qk), *dv_j = dv + at(s, b, j, s.v_row, kv, s.d_v);
                 for (int c = 0; c < s.d_qk && dk != dv; c++) dk_j[c] = floatX(dk_sum[size_t(j) * s.d_qk + c]);
-                for (int c = 0; c < s.d_v; c++) dv_j[c] = floatX(dv_sum[size_t(j) * s.d_v + c] + (dk == dv ? dk_sum[size_t(j) * s.d_qk + c] : floatM(0)));
+                for (int c = 0; c < s.d_v; c++)
+                    dv_j[c] =
+                        floatX(dv_sum[size_t(j) * s.d_v + c] + (dk == dv ? dk_sum[size_t(j) * s.d_qk + c] : floatM(0)));
             }
         }
     for (int h = 0; power && h < s.NH; h++) {

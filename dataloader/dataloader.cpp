@@ -32,12 +32,14 @@ static std::string stored_fingerprint(const int32_t* header) {
 }
 static void store_fingerprint(int32_t* header, const std::string& hex) {
     ensure(hex.empty() || hex.size() == 8 * FINGERPRINT_INTS, "shard: '%s' is no fingerprint of a tokenizer", printable(hex).c_str());
-    for (int i = 0; i < FINGERPRINT_INTS && !hex.empty(); i++) header[FINGERPRINT_AT + i] = int32_t(uint32_t(std::stoul(hex.substr(size_t(8 * i), 8), nullptr, 16)));
+    for (int i = 0; i < FINGERPRINT_INTS && !hex.empty(); i++)
+        header[FINGERPRINT_AT + i] = int32_t(uint32_t(std::stoul(hex.substr(size_t(8 * i), 8), nullptr, 16)));
 }
 
 void ensure_tokenizer(const Shard& s, const std::string& tokenizer) {
     ensure(tokenizer.empty() || s.tokenizer.empty() || s.tokenizer == tokenizer,
-           "%s: was encoded with another tokenizer (fingerprint %s) than the one given (%s); encode the text again, or give the tokenizer.json that made it",
+           "%s: was encoded with another tokenizer (fingerprint %s) than the one given (%s); "
+           "encode the text again, or give the tokenizer.json that made it",
            s.path.c_str(), s.tokenizer.c_str(), tokenizer.c_str());
 }
 
@@ -60,7 +62,8 @@ Shard shard_open(const std::string& path) {
         const uint64_t payload = bytes - HEADER_BYTES;
         ensure(payload % s.bytes_per_token == 0, "%s: %llu bytes after the header are not a whole number of %d-byte tokens; truncated?",
                path.c_str(), (unsigned long long)payload, s.bytes_per_token);
-        ensure(count == payload / s.bytes_per_token, "%s: the header (byte 8) says %llu tokens, the file holds %llu; truncated?", path.c_str(),
+        ensure(count == payload / s.bytes_per_token,
+               "%s: the header (byte 8) says %llu tokens, the file holds %llu; truncated?", path.c_str(),
                (unsigned long long)count, (unsigned long long)(payload / s.bytes_per_token));
         ensure(count > 0, "%s: holds no tokens; remove it", path.c_str());
         s.count = count;
@@ -78,7 +81,8 @@ static void open_mask(Shard& s) {
     s.mask_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (s.mask_fd < 0) return;
     const uint64_t bytes = file_size(s.mask_fd, path);
-    ensure(bytes == s.count, "%s: %llu bytes for %zu tokens; a mask has one byte for each token", path.c_str(), (unsigned long long)bytes, s.count);
+    ensure(bytes == s.count, "%s: %llu bytes for %zu tokens; a mask has one byte for each token", path.c_str(),
+           (unsigned long long)bytes, s.count);
 }
 
 // How many of the targets 1 .. n of a shard count; adds the mask to the fingerprint.
@@ -236,7 +240,8 @@ Dataset dataset_open(const std::string& dir, const std::string& split, size_t T,
         const std::string line = format("%s %d %zu ", name.c_str(), s.bytes_per_token, s.count) + check_and_hash(s, vocab) + "\n";
         fingerprint.add(line.data(), line.size());
         open_mask(d.shards.back());
-        ensure(d.shards.size() == 1 || (s.mask_fd >= 0) == d.masked, "%s: a split has masks for all its shards or for none", s.path.c_str());
+        ensure(d.shards.size() == 1 || (s.mask_fd >= 0) == d.masked,
+               "%s: a split has masks for all its shards or for none", s.path.c_str());
         d.masked = s.mask_fd >= 0;
         if (d.masked) counted += count_targets(s, (s.count - 1) / T * T, fingerprint);
         d.tokens += s.count;

@@ -4,12 +4,14 @@
 // crosses from one shard into the next. Every epoch visits each sample once, in a fresh order drawn from (seed, epoch).
 // Thus micro-batch size, accumulation and number of processes do not change which samples a step sees, nor their order.
 //
-// Shard format (llm.c): 256 int32 header: magic 20240520, version 1, count, zeros; then uint16 tokens. 32-bit form: magic
-// 20240801, version 7, uint32 tokens (for vocabularies above 65536). Files above 2 GiB work (pread, 64-bit offsets;
-// a count above 2^31-1 keeps its upper half in header[3]). header[4..7], of which llm.c knows nothing: the fingerprint of the tokenizer that
-// made the tokens, zeros in shards of other programs.
-// Masks: NAME.mask beside NAME.bin holds one byte for each of its tokens, 1 where the token counts as a target, 0 where not: its target is
-// then -1, which the losses leave out. A split has masks for all its shards or for none. (Probes of recall and copying: tools/probe_data.cpp.)
+// Shard format (llm.c): 256 int32 header: magic 20240520, version 1, count, zeros; then uint16 tokens. 32-bit
+// form: magic 20240801, version 7, uint32 tokens (for vocabularies above 65536). Files above 2 GiB work
+// (pread, 64-bit offsets; a count above 2^31-1 keeps its upper half in header[3]). header[4..7], of which
+// llm.c knows nothing: the fingerprint of the tokenizer that made the tokens, zeros in shards of other
+// programs.
+// Masks: NAME.mask beside NAME.bin holds one byte for each of its tokens, 1 where the token counts as a
+// target, 0 where not: its target is then -1, which the losses leave out. A split has masks for all its
+// shards or for none. (Probes of recall and copying: tools/probe_data.cpp.)
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,6 @@
 // AdamW and the global norm on the CPU: one pass over memory each. See adamw.h.
-// Bytes per parameter: update 16 read + 12 written (bf16: 2 more, the rounded weight), norm 4 read; both run at memory bandwidth for models beyond the cache.
+// Bytes per parameter: update 16 read + 12 written (bf16: 2 more, the rounded weight), norm 4 read; both run
+// at memory bandwidth for models beyond the cache.
 #include "layers/adamw.h"
 
 #include <algorithm>
@@ -47,7 +48,8 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
     if (!std::isfinite(*norm)) return;
     floatM clip = a.grad_clip > 0 && *norm > floatM(a.grad_clip) ? floatM(a.grad_clip) / *norm : floatM(1);
     floatM b1 = floatM(a.beta1), b2 = floatM(a.beta2), eps = floatM(a.eps), low = floatM(a.min_value);
-    floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))), correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));
+    floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))),
+           correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));
     floatM rate = floatM(a.lr) * correction1, keep = floatM(1 - a.lr * a.weight_decay);
     auto updated = [&](size_t i, floatM weight) {
         floatM g = grad[i] * clip;

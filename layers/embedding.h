@@ -7,7 +7,8 @@
 
 #include "runtime/device/types.h"
 
-void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C, const int* position = nullptr);
+void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C,
+                       const int* position = nullptr);
 // dwte += (the tied head has written it before);  dpos (= | += when accumulate), null when pos is not learned.
 void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int* tokens, int B, int T, int C, bool accumulate);
 // The fixed table of Vaswani et al. 2017, sec. 3.5: pos[t][2i] = a sin(t / 10000^(2i/C)), pos[t][2i+1] = a cos(same). Host memory.

@@ -11,7 +11,8 @@ void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const float* 
           bool accumulate, float* c, size_t ldc);
 void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const double* a, size_t lda, const double* b, size_t ldb,
           bool accumulate, double* c, size_t ldc);
-// bf16 operands, sums in fp32; C in fp32 (gradients), or rounded once, the sum of product, C if accumulate, and bias (n; null: none). gemm_bf16.cpp
+// bf16 operands, sums in fp32; C in fp32 (gradients), or rounded once, the sum of product, C if accumulate,
+// and bias (n; null: none). gemm_bf16.cpp
 void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const bf16* a, size_t lda, const bf16* b, size_t ldb,
           bool accumulate, float* c, size_t ldc);
 void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const bf16* a, size_t lda, const bf16* b, size_t ldb,

@@ -1,6 +1,7 @@
-// Products of bf16 matrices with sums in fp32. See gemm.h. Where the processor multiplies bf16 (AVX512_BF16, AMX), oneDNN's matmul primitive does it,
-// two to sixteen times as fast as fp32; elsewhere operands are converted block by block and go through the fp32 product: the same
-// arithmetic, since a product of two bf16 numbers is exact in fp32, but no faster than fp32.
+// Products of bf16 matrices with sums in fp32. See gemm.h. Where the processor multiplies bf16 (AVX512_BF16,
+// AMX), oneDNN's matmul primitive does it, two to sixteen times as fast as fp32; elsewhere operands are
+// converted block by block and go through the fp32 product: the same arithmetic, since a product of two bf16
+// numbers is exact in fp32, but no faster than fp32.
 #include <algorithm>
 #include <vector>
 
@@ -44,8 +45,9 @@ memory::desc matrix(memory::data_type type, int rows, int columns, size_t ld, bo
     return {{rows, columns}, type, transposed ? memory::dims{1, step} : memory::dims{step, 1}};
 }
 
-template <class T, class C> void make_product(Product& p, const dnnl::engine& engine, bool ta, bool tb, int m, int n, int k, size_t lda, size_t ldb,
-                                              bool accumulate, size_t ldc, bool bias) {
+template <class T, class C>
+void make_product(Product& p, const dnnl::engine& engine, bool ta, bool tb, int m, int n, int k, size_t lda, size_t ldb,
+                  bool accumulate, size_t ldc, bool bias) {
     const memory::desc a = matrix(TYPE<T>, m, k, lda, ta), b = matrix(TYPE<T>, k, n, ldb, tb), c = matrix(TYPE<C>, m, n, ldc, false);
     const memory::desc bias_row = bias ? memory::desc({1, n}, TYPE<T>, memory::format_tag::ab) : memory::desc();
     dnnl::primitive_attr attributes;
@@ -103,9 +105,12 @@ bool gemm_onednn(bool transpose_a, bool transpose_b, int m, int n, int k, const 
 template <class T, class C>
 bool gemm_onednn(bool, bool, int, int, int, const T*, size_t, const T*, size_t, bool, C*, size_t, const T*) { return false; }
 #endif
-template bool gemm_onednn<float, float>(bool, bool, int, int, int, const float*, size_t, const float*, size_t, bool, float*, size_t, const float*);
-template bool gemm_onednn<bf16, float>(bool, bool, int, int, int, const bf16*, size_t, const bf16*, size_t, bool, float*, size_t, const bf16*);
-template bool gemm_onednn<bf16, bf16>(bool, bool, int, int, int, const bf16*, size_t, const bf16*, size_t, bool, bf16*, size_t, const bf16*);
+template bool gemm_onednn<float, float>(bool, bool, int, int, int, const float*, size_t, const float*, size_t, bool,
+                                        float*, size_t, const float*);
+template bool gemm_onednn<bf16, float>(bool, bool, int, int, int, const bf16*, size_t, const bf16*, size_t, bool,
+                                       float*, size_t, const bf16*);
+template bool gemm_onednn<bf16, bf16>(bool, bool, int, int, int, const bf16*, size_t, const bf16*, size_t, bool, bf16*,
+                                      size_t, const bf16*);
 
 bool has_bf16_products() {
 #if defined(BLAS_ONEDNN) && defined(__x86_64__)
@@ -131,7 +136,8 @@ void to_float(float* out, const bf16* in, size_t ld, int rows, int columns) {
 }
 
 // STEP of the k terms at a time, so that the converted operands stay in cache.
-void gemm_converted(bool ta, bool tb, int m, int n, int k, const bf16* a, size_t lda, const bf16* b, size_t ldb, bool accumulate, float* c, size_t ldc) {
+void gemm_converted(bool ta, bool tb, int m, int n, int k, const bf16* a, size_t lda, const bf16* b, size_t ldb,
+                    bool accumulate, float* c, size_t ldc) {
     constexpr int STEP = 512;
     thread_local std::vector<float> memory_a, memory_b;
     float *wide_a = room(memory_a, size_t(m) * STEP), *wide_b = room(memory_b, size_t(n) * STEP);

@@ -51,8 +51,9 @@ inline void tile_kernel(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, in
         }
 }
 
-// One row, one vector. A loop with a single chain of multiply-adds is where g++, tuning for AMD, prefers a multiplication and an addition (avoid-fma-max-bits),
-// which rounds twice: the last row would get other bits than the same row in a taller tile. So the fused operation is written out.
+// One row, one vector. A loop with a single chain of multiply-adds is where g++, tuning for AMD, prefers a
+// multiplication and an addition (avoid-fma-max-bits), which rounds twice: the last row would get other bits
+// than the same row in a taller tile. So the fused operation is written out.
 template <class T, bool ADD> inline void tile_row(T* c, const T* a, size_t k_stride, const T* b, size_t ldb, int k) {
     T acc[LANES<T>] = {};
     for (int kk = 0; kk < k; kk++) {

@@ -14,8 +14,9 @@ namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
 struct Pieces { int mp, np; size_t mb, nb; };
 
-// About 12 MFLOP a piece (60-120 us: long enough to hide a call's overhead and its packing; 4 MFLOP was 5% slower at C = 128), at most 32 pieces, each at least
-// 32 x 64. Each row of pieces copies ("packs") B once more, each column A: among the finest cuts the one with the least copying.
+// About 12 MFLOP a piece (60-120 us: long enough to hide a call's overhead and its packing; 4 MFLOP was 5%
+// slower at C = 128), at most 32 pieces, each at least 32 x 64. Each row of pieces copies ("packs") B once
+// more, each column A: among the finest cuts the one with the least copying.
 Pieces cut(size_t m, size_t n, size_t k) {
     double flops = 2.0 * double(m) * double(n) * double(k);
     int target = flops < 4e5 ? 1 : int(std::clamp(flops / 12e6, 2.0, 32.0));
@@ -34,7 +35,8 @@ Pieces cut(size_t m, size_t n, size_t k) {
     return best;
 }
 
-// Runs piece(head, row, rows, column, columns) for every piece of every head's m x n product, and extra(0) .. extra(extras - 1), in parallel.
+// Runs piece(head, row, rows, column, columns) for every piece of every head's m x n product, and extra(0) ..
+// extra(extras - 1), in parallel.
 template <class Piece, class Extra> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece, int extras, Extra extra) {
     Pieces p = cut(m, n, k);
     int per_head = p.mp * p.np, total = batch * per_head;
@@ -49,11 +51,15 @@ template <class Piece, class Extra> void for_each_piece(int batch, size_t m, siz
         piece(head, row, std::min(p.mb, m - row), column, std::min(p.nb, n - column));
     }
 }
-template <class Piece> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece) { for_each_piece(batch, m, n, k, piece, 0, [](int) {}); }
+template <class Piece>
+void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece) {
+    for_each_piece(batch, m, n, k, piece, 0, [](int) {});
+}
 
 // C = op(A) op(B) (+ C) (+ bias)
 template <class X>
-void product(bool transpose_b, size_t m, size_t n, int k, const X* a, size_t lda, const X* b, size_t ldb, bool accumulate, X* c, size_t ldc, const X* bias = nullptr) {
+void product(bool transpose_b, size_t m, size_t n, int k, const X* a, size_t lda, const X* b, size_t ldb,
+             bool accumulate, X* c, size_t ldc, const X* bias = nullptr) {
     if constexpr (sizeof(X) == 2) {
         gemm(false, transpose_b, int(m), int(n), k, a, lda, b, ldb, accumulate, c, ldc, bias);
     } else {
@@ -103,7 +109,8 @@ floatX* room(size_t n) {                                     // one per thread, 
 }
 }  // namespace
 
-void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& shape, bool accumulate, floatX* gelu_out) {
+void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& shape,
+                    bool accumulate, floatX* gelu_out) {
     if (shape.rows <= FEW_ROWS) return linear_rows_forward(y, x, w, b, shape, accumulate, gelu_out);
     const Merged m = b || gelu_out ? Merged{shape} : merge_heads(shape);         // with a bias, every head adds the same one
     const LinearShape& s = m.s;
@@ -126,7 +133,8 @@ void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b
     });
 }
 
-void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const LinearShape& shape, bool accumulate, const floatX* pre_gelu) {
+void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const LinearShape& shape, bool accumulate,
+                           const floatX* pre_gelu) {
     const Merged m = merge_heads(shape);
     const LinearShape& s = m.s;
     // Heads that share x sum their gradients: one after the other, each adding to the last.
@@ -139,8 +147,8 @@ void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const 
             product(false, rows, cols, s.out, copy, size_t(s.out), w + col, s.ld_w, accumulate, out, s.ld_in);
         } else {
             for (int i = 0; i < (shared ? s.batch : 1); i++)
-                product(false, rows, cols, s.out, dy + (h + i) * s.batch_out + row * s.ld_out, s.ld_out, w + (h + i) * s.batch_w + col, s.ld_w,
-                        accumulate || i > 0, out, s.ld_in);
+                product(false, rows, cols, s.out, dy + (h + i) * s.batch_out + row * s.ld_out, s.ld_out,
+                        w + (h + i) * s.batch_w + col, s.ld_w, accumulate || i > 0, out, s.ld_in);
         }
         for (size_t r = 0; pre_gelu && r < rows; r++) {
             floatX* o = out + r * s.ld_in;
@@ -164,8 +172,8 @@ void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floa
             return;
         }
         for (int i = 0; i < (shared ? s.batch : 1); i++)
-            gemm(true, false, int(rows), int(cols), int(s.rows), dy + (h + i) * s.batch_out + row, s.ld_out, x + (h + i) * s.batch_x + col, s.ld_in,
-                 accumulate || i > 0, out, s.ld_w);
+            gemm(true, false, int(rows), int(cols), int(s.rows), dy + (h + i) * s.batch_out + row, s.ld_out,
+                 x + (h + i) * s.batch_x + col, s.ld_in, accumulate || i > 0, out, s.ld_w);
     };
     constexpr int COLUMNS = 64;                              // 64 running sums fit in eight vector registers
     auto bias = [&](int block) {
@@ -178,7 +186,8 @@ void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floa
         }
         for (int c = 0; c < n; c++) db[begin + c] = (accumulate ? db[begin + c] : floatM(0)) + sum[c];
     };
-    for_each_piece(shared ? 1 : s.batch, size_t(s.out), size_t(s.in), s.rows, weights, db ? int(ceil_div(size_t(s.out), COLUMNS)) : 0, bias);
+    for_each_piece(shared ? 1 : s.batch, size_t(s.out), size_t(s.in), s.rows, weights,
+                   db ? int(ceil_div(size_t(s.out), COLUMNS)) : 0, bias);
 }
 
 void gelu_forward(floatX* out, const floatX* x, size_t n) {

@@ -23,10 +23,12 @@ template <class Task> void for_each_block(int batch, size_t rows, int columns, T
 }
 }  // namespace
 
-void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate, floatX* gelu_out) {
+void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s,
+                         bool accumulate, floatX* gelu_out) {
     for_each_block(s.batch, s.rows, s.out, [&](int h, size_t row, int rows, int column, int columns) {
         floatM sum[FEW_ROWS * COLUMNS];
-        dot_rows(sum, COLUMNS, x + h * s.batch_x + row * s.ld_in, s.ld_in, w + h * s.batch_w + column * s.ld_w, s.ld_w, rows, columns, s.in);
+        dot_rows(sum, COLUMNS, x + h * s.batch_x + row * s.ld_in, s.ld_in, w + h * s.batch_w + column * s.ld_w, s.ld_w,
+                 rows, columns, s.in);
         for (int r = 0; r < rows; r++) {
             floatX* out = y + h * s.batch_out + (row + r) * s.ld_out + column;
             for (int c = 0; c < columns; c++) {

@@ -13,5 +13,6 @@ inline constexpr size_t FEW_ROWS = 16;           // one warp a column of W; beyo
 inline constexpr size_t FEW_ROWS = 64;           // beyond, the library's product is faster
 #endif
 
-void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate, floatX* gelu_out);
+void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s,
+                         bool accumulate, floatX* gelu_out);
 void linear_rows_absorb(floatX* x, const floatX* y, const floatX* w, const LinearShape& s);

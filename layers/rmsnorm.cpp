@@ -18,7 +18,8 @@ void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, 
     for (size_t r = 0; r < rows; r++) normalise_row(y + r * C, rstd + r, x + r * ld_x, w, C);
 }
 
-void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C) {
+void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch,
+                              const floatX* w, size_t rows, int C) {
 #pragma omp parallel for schedule(static)
     for (size_t r = 0; r < rows; r++) {
         floatX* s = sum + r * C;

@@ -20,8 +20,8 @@ void rope_forward(floatX* out, const floatX* in, const floatM* table, const Rope
 #pragma omp parallel for schedule(static)
     for (size_t r = 0; r < rows; r++)
         for (int h = 0; h < s.heads; h++)
-            rotate(out + r * s.out_row + h * s.out_head, in + r * s.in_row + h * s.in_head, table + (s.position ? size_t(s.position[r]) : r % s.T) * s.d,
-                   s.d / 2, inverse ? -1 : 1, false);
+            rotate(out + r * s.out_row + h * s.out_head, in + r * s.in_row + h * s.in_head,
+                   table + (s.position ? size_t(s.position[r]) : r % s.T) * s.d, s.d / 2, inverse ? -1 : 1, false);
 }
 
 void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s, bool accumulate, bool inverse) {

@@ -10,7 +10,8 @@ struct RopeShape {
     int B, T, heads, d;
     size_t out_row, out_head;    // of the rotated tensor
     size_t in_row, in_head;      // of the source; in_head = 0: one head, turned once and written to every head (MLA's k_r)
-    const int* position = nullptr;   // (B * T) positions of the rows where they are not 0 .. T-1 of every sequence (decoding; device memory)
+    // (B * T) positions of the rows where they are not 0 .. T-1 of every sequence (decoding; device memory)
+    const int* position = nullptr;
 };
 
 // table: (T, d/2, 2) floatM, cos and sin; filled on the host.

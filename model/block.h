@@ -16,7 +16,8 @@ struct NamedPart {
 inline std::vector<NamedPart> block_parts(const ModelConfig& c) {
     PartSpec attention = attention_spec(c);
     for (const ParamSpec& p : position_params(c)) attention.params.push_back(p);          // behind the variant's
-    return {{"ln_1", "ln_1.", norm_spec(c)}, {"attention", "attn.", attention}, {"ln_2", "ln_2.", norm_spec(c)}, {"mlp", "mlp.", mlp_spec(c)}};
+    return {{"ln_1", "ln_1.", norm_spec(c)}, {"attention", "attn.", attention}, {"ln_2", "ln_2.", norm_spec(c)},
+            {"mlp", "mlp.", mlp_spec(c)}};
 }
 
 enum BlockSaved { NORMED_1, H, NORMED_2, OUT, BLOCK_SAVED };

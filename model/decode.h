@@ -55,7 +55,8 @@ inline void want_decoder(Slices& s, Decoder& d) {
     want_slots(s, d.norm, g.norm.saved, "norm ", rows);
     want_slots(s, d.mlp, g.parts[FEED_FORWARD].spec.saved, "mlp ", rows);
     want_slots(s, d.scratch, g.attention.decode, "attention ", rows);
-    want(s, d.partial, "attention pieces", decode_partial_size(d.shape.chunk, d.shape.capacity, c.NH, std::max(g.attention.d_v, g.attention.d_v_decode)));
+    want(s, d.partial, "attention pieces",
+         decode_partial_size(d.shape.chunk, d.shape.capacity, c.NH, std::max(g.attention.d_v, g.attention.d_v_decode)));
     want(s, d.logits, "logits", rows * size_t(c.Vp()));
     want(s, d.losses, "losses", rows);
     want(s, d.tokens, "tokens", rows);
@@ -73,7 +74,9 @@ inline Decoder decoder_plan(ModelConfig c, DecoderShape shape, const GPT* weight
     if (shape.capacity == 0) shape.capacity = c.T;
     if (shape.chunk == 0) shape.chunk = std::min(default_chunk, std::max(shape.capacity, shape.sequences));
     ensure_usage(c.pos != Position::learned || shape.capacity <= c.T,
-                 "a context of %d: the model has learned positions for %d and none beyond; rope, alibi, power, sinusoidal and none go further", shape.capacity, c.T);
+                 "a context of %d: the model has learned positions for %d and none beyond; rope, "
+                 "alibi, power, sinusoidal and none go further",
+                 shape.capacity, c.T);
     Decoder d;
     d.shape = shape;
     d.length.assign(size_t(shape.sequences), 0);
@@ -127,7 +130,9 @@ inline DecodeLayer decode_layer(Decoder& d, int l, const DecodeBatch& batch) {
 inline Part decode_part(Decoder& d, int l, BlockPart k, int rows) {
     return {d.g.c, 1, rows, d.g.layers[size_t(l)].part[k].w.data(), nullptr, (k == FEED_FORWARD ? d.mlp : d.norm).data(), nullptr, false};
 }
-inline Part decode_last_norm(Decoder& d, int rows) { return {d.g.c, 1, rows, d.g.last_norm.w.data(), nullptr, d.norm.data(), nullptr, false}; }
+inline Part decode_last_norm(Decoder& d, int rows) {
+    return {d.g.c, 1, rows, d.g.last_norm.w.data(), nullptr, d.norm.data(), nullptr, false};
+}
 
 // Appends `rows` (at most a chunk) tokens to their sequences; leaves the last norm's output in d.normed, row by row.
 inline void decoder_pass(Decoder& d, const NewToken* tokens, int rows) {
@@ -198,7 +203,8 @@ inline void decoder_next_logits(Decoder& d, const std::vector<NewToken>& tokens,
             run.resize(size_t(end - r) * V);
             decoder_read_logits(d, r, end - r, run.data());
             for (int k = r; k < end; k++)
-                std::copy_n(run.begin() + int64_t(size_t(k - r) * V), V, logits.begin() + int64_t(size_t(tokens[first + size_t(k)].sequence) * V));
+                std::copy_n(run.begin() + int64_t(size_t(k - r) * V), V,
+                            logits.begin() + int64_t(size_t(tokens[first + size_t(k)].sequence) * V));
             r = end;
         }
     });

@@ -41,7 +41,8 @@ inline RunFacts run_facts(const Options& o, const GPT& g, const Data& d) {
             .tokenizer_fingerprint = tokenizer_fingerprint(d.tokenizer)};
 }
 
-// What a run takes besides its buffers and the program as it stands before: compiled products, packed blocks, the checkpoint's write buffer.
+// What a run takes besides its buffers and the program as it stands before: compiled products, packed blocks,
+// the checkpoint's write buffer.
 inline constexpr size_t PROGRAM_BYTES = size_t(14) << 20;
 
 inline void print_plan(const Options& o, const GPT& g, const Data& d, const BatchPlan& plan) {
@@ -49,16 +50,17 @@ inline void print_plan(const Options& o, const GPT& g, const Data& d, const Batc
     const int ranks = comm_size();
     const double tokens = double(o.steps * o.batch_tokens), epoch = double(d.train.samples * size_t(c.T));
     printf("%s  %s, %s  %s\n", o.program.name().c_str(), backend_name(), PRECISION_NAME, device_facts().name.c_str());
-    printf("model     L %d  C %d  NH %d  NKV %d  HS %d  T %d  V %d (padded %d)  positions %s\n", c.L, c.C, c.NH, c.NKV, c.HS, c.T, c.V, c.Vp(),
-           position_name(c.pos));
+    printf("model     L %d  C %d  NH %d  NKV %d  HS %d  T %d  V %d (padded %d)  positions %s\n", c.L, c.C, c.NH, c.NKV,
+           c.HS, c.T, c.V, c.Vp(), position_name(c.pos));
     printf("          %s parameters, %s without embeddings; cache %zu bytes per token; %s FLOPs per token\n",
-           human_count(double(count_params(g, true))).c_str(), human_count(double(count_params(g, false))).c_str(), cache_bytes_per_token(g),
-           human_count(flops_per_token(g)).c_str());
+           human_count(double(count_params(g, true))).c_str(), human_count(double(count_params(g, false))).c_str(),
+           cache_bytes_per_token(g), human_count(flops_per_token(g)).c_str());
     printf("data      %s: %s training tokens, %s for validation\n", o.data.c_str(), human_count(double(d.train.tokens)).c_str(),
            human_count(double(d.val_samples * c.T)).c_str());
-    printf("batch     %lld tokens = %s%lld x micro-batch %d x context %d;  %lld steps = %s tokens, %.2f epochs\n", (long long)o.batch_tokens,
-           ranks > 1 ? format("%d ranks x ", ranks).c_str() : "", (long long)plan.accumulation, plan.micro_batch, c.T, (long long)o.steps,
-           human_count(tokens).c_str(), tokens / epoch);
+    printf("batch     %lld tokens = %s%lld x micro-batch %d x context %d;  %lld steps = %s tokens, %.2f epochs\n",
+           (long long)o.batch_tokens, ranks > 1 ? format("%d ranks x ", ranks).c_str() : "",
+           (long long)plan.accumulation, plan.micro_batch, c.T, (long long)o.steps, human_count(tokens).c_str(),
+           tokens / epoch);
     if (ranks > 1)
         printf("ranks     %d, by %s: zero %d%s\n", ranks, comm_name(), g.run.zero,
                o.deterministic_ranks > 0 ? format(", sums as of %d ranks", o.deterministic_ranks).c_str() : "");
@@ -99,9 +101,11 @@ inline void ensure_fits(const GPT& planned) {
 
 // For programs: exact counts, one JSON object behind the word "numbers".
 inline void print_numbers(const GPT& planned) {
-    printf("numbers   {\"parameters\":%zu,\"parameters_non_embedding\":%zu,\"cache_bytes_per_token\":%zu,\"flops_per_token\":%.17g,\"memory_bytes\":%zu}\n",
-           count_params(planned, true), count_params(planned, false), cache_bytes_per_token(planned), flops_per_token(planned),
-           planned_bytes(planned) + peak_memory_bytes() + PROGRAM_BYTES);
+    printf(
+        "numbers   {\"parameters\":%zu,\"parameters_non_embedding\":%zu,"
+        "\"cache_bytes_per_token\":%zu,\"flops_per_token\":%.17g,\"memory_bytes\":%zu}\n",
+        count_params(planned, true), count_params(planned, false), cache_bytes_per_token(planned),
+        flops_per_token(planned), planned_bytes(planned) + peak_memory_bytes() + PROGRAM_BYTES);
 }
 
 // --dry-run: memory by buffer and the expected time from three trial micro-batches (with --steps 0 there is none to expect).
@@ -111,7 +115,8 @@ inline void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan)
     for (const auto& [name, bytes] : memory_groups(planned)) printf("  %12s  %s\n", human_bytes(double(bytes)).c_str(), name.c_str());
     const size_t need = planned_bytes(planned), have = device_facts().memory_bytes;
     if (comm_any(need > have, "--dry-run")) {
-        printf("this machine has %s: too little; a smaller --micro-batch shrinks all that is per token\n", human_bytes(double(have)).c_str());
+        printf("this machine has %s: too little; a smaller --micro-batch shrinks all that is per token\n",
+               human_bytes(double(have)).c_str());
         return;
     }
     GPT g = gpt_allocate(o.model, planned.run);

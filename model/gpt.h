@@ -59,7 +59,7 @@ inline void gpt_forward(GPT& g, const int* tokens, int B, int T) {
     for (int l = 0; l < c.L; l++) {
         const Block b = block_of(g, l, B, T, false);
         block_forward(b, x);
-        wait_for_weights(g, layer_bucket(l + 1));                                                             // of the last norm, behind the layers
+        wait_for_weights(g, layer_bucket(l + 1));            // after the last layer: the last norm's
         // x_{l+1} = h + branch, and in the same pass the norm that reads it: the next block's first, or the last
         if (l + 1 < c.L) {
             const Block next = block_of(g, l + 1, B, T, false);
@@ -131,7 +131,8 @@ inline void gpt_pass(GPT& g, const int* tokens, const int* targets, int B, int T
     gpt_forward(g, tokens, B, T);
     copy_to_device(g.targets, targets, rows * sizeof(int));
     linear_forward(g.logits, g.ln_f, g.weights, nullptr, head_shape(g, rows));
-    crossentropy_forward_backward(losses, g.logits, g.targets, rows, g.c.V, g.c.Vp(), floatM(scale));       // logits become dlogits in place
+    // the logits become their own gradient, in place
+    crossentropy_forward_backward(losses, g.logits, g.targets, rows, g.c.V, g.c.Vp(), floatM(scale));
     gpt_backward(g, B, T, r);
 }
 

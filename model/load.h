@@ -9,7 +9,9 @@
 
 inline floatM half_to_float(uint16_t bits) {     // IEEE half precision
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const double magnitude = exponent == 0 ? std::ldexp(fraction, -24) : exponent == 31 ? (fraction ? NAN : INFINITY) : std::ldexp(1024 + fraction, exponent - 25);
+    const double magnitude = exponent == 0    ? std::ldexp(fraction, -24)
+                             : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                              : std::ldexp(1024 + fraction, exponent - 25);
     return floatM(bits >> 15 ? -magnitude : magnitude);
 }
 
@@ -52,8 +54,8 @@ inline void load_weights(GPT& g, const std::string& path) {
         if (p.size == 0) continue;
         const TensorInfo* t = f.find(p.spec.name);
         ensure(t, "%s: tensor %s is missing; the checkpoint is of another model", path.c_str(), p.spec.name.c_str());
-        ensure(t->shape == p.spec.shape, "%s: tensor %s is %s, the model's is %s", path.c_str(), t->name.c_str(), shape_of(t->shape).c_str(),
-               shape_of(p.spec.shape).c_str());
+        ensure(t->shape == p.spec.shape, "%s: tensor %s is %s, the model's is %s", path.c_str(), t->name.c_str(),
+               shape_of(t->shape).c_str(), shape_of(p.spec.shape).c_str());
         set_weights(g, p, read_floats(f, *t));
     }
 }

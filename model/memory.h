@@ -96,13 +96,16 @@ inline void want_all(Slices& s) {
     if (!g.run.train) return;
     want(s, g.dx, "residual gradient", rows * C);
     want(s, g.dbranch, "branch gradient", rows * C);
-    for (size_t k = 0; k < BLOCK_PARTS; k++) want_slots(s, g.scratch[k], g.parts[k].spec.scratch, g.parts[k].label + std::string(" gradient "), rows);
+    for (size_t k = 0; k < BLOCK_PARTS; k++)
+        want_slots(s, g.scratch[k], g.parts[k].spec.scratch, g.parts[k].label + std::string(" gradient "), rows);
 }
 
 // What sdpa_backward takes of the kernels' scratch memory.
 inline size_t attention_scratch_bytes(const GPT& g) {
     SdpaShape shape{g.max_B, g.c.T, g.c.NH, g.c.NKV, g.attention.d_qk, g.attention.d_v, 0, 0, 0, 0};
-    return sdpa_scratch_bytes(shape, g.c.pos == Position::power ? BiasKind::power : g.c.pos == Position::alibi ? BiasKind::alibi : BiasKind::none);
+    return sdpa_scratch_bytes(shape, g.c.pos == Position::power   ? BiasKind::power
+                                     : g.c.pos == Position::alibi ? BiasKind::alibi
+                                                                  : BiasKind::none);
 }
 
 // The tables of the parts, from the sizes.
@@ -127,7 +130,8 @@ inline GPT gpt_plan(ModelConfig c, const RunShape& run) {
     want_all(s);
     g.arena_bytes = s.used;
     g.buffers.push_back({"losses, the host's copy", (size_t(g.max_B) * g.c.T * size_t(run.micro_batches) + 1) * sizeof(floatM), nullptr});
-    if (size_t scratch = device_fixed_bytes() + attention_scratch_bytes(g)) g.buffers.push_back({"kernels' scratch memory", scratch, nullptr});
+    if (size_t scratch = device_fixed_bytes() + attention_scratch_bytes(g))
+        g.buffers.push_back({"kernels' scratch memory", scratch, nullptr});
     return g;
 }
 inline GPT gpt_plan(const ModelConfig& c, int max_B, bool train = true) { return gpt_plan(c, RunShape{max_B, train}); }

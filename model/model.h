@@ -40,7 +40,7 @@ struct RunShape {
     int rank = 0, ranks = 1;
     int zero = 0;                 // shards.h; 0 with one rank
     int stashes = 0;              // gradient sums kept for --deterministic-ranks: log2 of the parts that this rank adds itself
-    int recompute = 0;            // 1: what the MLP keeps behind its nonlinearity is computed again in the backward; 2: the norms' outputs too
+    int recompute = 0;            // computed again in the backward: 1, the output of the MLP's nonlinearity; 2, the norms' too
 };
 
 struct GPT {
@@ -78,7 +78,8 @@ struct GPT {
     std::vector<Layer> layers;
     Tensors last_norm;
     std::vector<void*> scratch[BLOCK_PARTS];     // the parts' gradients, shared by the layers
-    std::vector<void*> shared[BLOCK_PARTS + 1];  // what --recompute keeps for one layer only, by the parts' and the block's tables of what is saved
+    // what --recompute keeps for one layer only, by the parts' and the block's tables of what is saved
+    std::vector<void*> shared[BLOCK_PARTS + 1];
     std::vector<floatM> host_losses;
 };
 

@@ -17,13 +17,18 @@ inline RunShape run_shape(const Options& o, const BatchPlan& plan) {
     RunShape run{.max_B = plan.micro_batch, .micro_batches = int(plan.accumulation), .rank = comm_rank(), .ranks = comm_size(),
                  .zero = comm_size() > 1 ? o.zero : 0, .recompute = o.recompute};
     ensure_usage(!o.stochastic_rounding || sizeof(floatX) < sizeof(floatM),
-                 "--stochastic-rounding: this program keeps its weights in %s, there is nothing to round; build with PRECISION=bf16", PRECISION_NAME);
+                 "--stochastic-rounding: this program keeps its weights in %s, "
+                 "there is nothing to round; build with PRECISION=bf16",
+                 PRECISION_NAME);
     if (o.deterministic_ranks == 0) return run;
     const int parts = o.deterministic_ranks, ranks = comm_size();
-    ensure_usage((parts & (parts - 1)) == 0 && parts % ranks == 0, "--deterministic-ranks: %d must be a power of two and a multiple of the %d ranks",
-                 parts, ranks);
-    ensure_usage(comm_sums_by_tree(), "--deterministic-ranks: %s adds in an order of its own; use BACKEND=cpu, or leave it out", comm_name());
-    ensure_usage(ranks == 1 || o.zero < 2, "--deterministic-ranks goes with --zero 0 or 1: zero 2 adds every micro-batch over the ranks first");
+    ensure_usage((parts & (parts - 1)) == 0 && parts % ranks == 0,
+                 "--deterministic-ranks: %d must be a power of two and a multiple of the %d ranks", parts, ranks);
+    ensure_usage(comm_sums_by_tree(),
+                 "--deterministic-ranks: %s adds in an order of its own; use BACKEND=cpu, or leave it out",
+                 comm_name());
+    ensure_usage(ranks == 1 || o.zero < 2,
+                 "--deterministic-ranks goes with --zero 0 or 1: zero 2 adds every micro-batch over the ranks first");
     while ((ranks << run.stashes) < parts) run.stashes++;
     return run;
 }

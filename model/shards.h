@@ -59,7 +59,9 @@ inline size_t gradients_size(const GPT& g) {
 }
 // The summed gradient of a range that this rank updates.
 inline floatM* own_gradient(const GPT& g, const Owned& o) { return g.grads_own ? g.grads_own + o.state : g.grads + o.begin; }
-inline floatM* gradient_of(const GPT& g, const Param& p) { return g.grads + gradient_base(g, p.bucket) + (p.offset - g.buckets[p.bucket].offset); }
+inline floatM* gradient_of(const GPT& g, const Param& p) {
+    return g.grads + gradient_base(g, p.bucket) + (p.offset - g.buckets[p.bucket].offset);
+}
 
 // ---------------------------------------------------------------------------------------------- weights, for the forward
 
@@ -72,7 +74,8 @@ inline void gpt_wait_for_weights(GPT& g) {
 inline void start_gathering_weights(GPT& g) {
     if (!sharded(g)) return;
     for (size_t k = 0; k < g.buckets.size(); k++)
-        g.gathering[k] = comm_all_gather(g.weights + g.buckets[k].offset, piece_size(g, g.buckets[k]), number_of<floatX>(), g.buckets[k].name.c_str());
+        g.gathering[k] = comm_all_gather(g.weights + g.buckets[k].offset, piece_size(g, g.buckets[k]),
+                                         number_of<floatX>(), g.buckets[k].name.c_str());
 }
 
 // ---------------------------------------------------------------------------------------------- gradients, for the backward
@@ -93,7 +96,9 @@ inline void finish_reducing(GPT& g, size_t k, bool accumulate) {
     if (g.reducing[k] < 0) return;                           // not under way
     comm_wait(g.reducing[k]);
     size_t piece = piece_size(g, g.buckets[k]), mine = size_t(g.run.rank) * piece;
-    if (g.grads_own) add_gradient(g.grads_own + g.buckets[k].offset / size_t(g.run.ranks), g.grads + gradient_base(g, k) + mine, piece, accumulate);
+    if (g.grads_own)
+        add_gradient(g.grads_own + g.buckets[k].offset / size_t(g.run.ranks), g.grads + gradient_base(g, k) + mine,
+                     piece, accumulate);
 }
 
 // The backward is about to write bucket k's gradients. zero 2: layer l + 2 used the same memory.
@@ -127,7 +132,8 @@ inline void gpt_gradient_norm(GPT& g) {
         for (size_t k = g.buckets.size(); k-- > 0;) finish_reducing(g, k, false);
     if (g.run.ranks > 1 && g.run.zero == 0) {
         for (size_t k = g.buckets.size(); k-- > 0;)
-            g.reducing[k] = comm_all_gather(g.grads + g.buckets[k].offset, piece_size(g, g.buckets[k]), number_of<floatM>(), g.buckets[k].name.c_str());
+            g.reducing[k] = comm_all_gather(g.grads + g.buckets[k].offset, piece_size(g, g.buckets[k]),
+                                            number_of<floatM>(), g.buckets[k].name.c_str());
         for (CommRequest& r : g.reducing) comm_wait(r);
     }
     const size_t blocks = g.flat_size / NORM_BLOCK;

@@ -19,7 +19,8 @@ enum StateKind { WEIGHTS, MOMENT1, MOMENT2 };
 inline const char* state_prefix(int kind) { return kind == WEIGHTS ? "" : kind == MOMENT1 ? "moment1." : "moment2."; }
 inline floatM* state_of(const GPT& g, int kind) {
     if (kind != WEIGHTS) return kind == MOMENT1 ? g.moment1 : g.moment2;
-    return g.master ? g.master : reinterpret_cast<floatM*>(g.weights);       // without a master copy: the same type, and whole on every rank
+    // without a master copy: the same type, and whole on every rank
+    return g.master ? g.master : reinterpret_cast<floatM*>(g.weights);
 }
 
 // Elements [begin, end) of the flat buffers' state, from whichever ranks have them.
@@ -43,7 +44,8 @@ inline void ensure_finite(const floatM* first, const floatM* last, const std::st
     for (const floatM* x = first; x < last; x++) sum += *x - *x;
     if (sum == 0) return;
     const floatM* bad = std::find_if(first, last, [](floatM x) { return !std::isfinite(x); });
-    fail("tensor %s holds %g at element %zu: training diverged, a lower --lr may help", tensor.c_str(), double(*bad), index + size_t(bad - first));
+    fail("tensor %s holds %g at element %zu: training diverged, a lower --lr may help", tensor.c_str(), double(*bad),
+         index + size_t(bad - first));
 }
 
 inline std::vector<TensorToWrite> tensors_of(const GPT& g, int kind) {
@@ -96,7 +98,8 @@ inline void ensure_all_known(const GPT& g, const SafetensorsFile& f, const std::
         bool known = false;
         for (const Param& p : g.params)
             for (int kind : kinds) known |= p.size > 0 && t.name == state_prefix(kind) + p.spec.name;
-        ensure(known, "%s: tensor %s is none of this model's; the checkpoint is of another model", f.path.c_str(), printable(t.name).c_str());
+        ensure(known, "%s: tensor %s is none of this model's; the checkpoint is of another model", f.path.c_str(),
+               printable(t.name).c_str());
     }
 }
 
@@ -108,7 +111,8 @@ inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind) {
         const std::string name = state_prefix(kind) + p.spec.name;
         const TensorInfo* t = f.find(name);
         ensure(t, "%s: tensor %s is missing; the checkpoint is of another model", path.c_str(), name.c_str());
-        ensure(t->shape == p.spec.shape && t->dtype == STATE_DTYPE, "%s: tensor %s has another shape or type than this model's", path.c_str(), name.c_str());
+        ensure(t->shape == p.spec.shape && t->dtype == STATE_DTYPE,
+               "%s: tensor %s has another shape or type than this model's", path.c_str(), name.c_str());
         if (kind == WEIGHTS) {                                               // all of them, for the kernels
             host.resize(p.size);
             safetensors_read(f, *t, host.data());
@@ -127,7 +131,8 @@ inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind) {
 // sequences: samples of one step.
 inline Progress restore_checkpoint(GPT& g, const CheckpointFound& found, int64_t sequences) {
     const Progress at = progress_from_json(found.state_json, found.step, uint64_t(sequences), found.dir + "/state.json");
-    const SafetensorsFile weights = safetensors_open(found.dir + "/model.safetensors"), moments = safetensors_open(found.dir + "/optimizer.safetensors");
+    const SafetensorsFile weights = safetensors_open(found.dir + "/model.safetensors"),
+                          moments = safetensors_open(found.dir + "/optimizer.safetensors");
     ensure_all_known(g, weights, {WEIGHTS});
     ensure_all_known(g, moments, {MOMENT1, MOMENT2});
     restore_tensors(g, weights, WEIGHTS);

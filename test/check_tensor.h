@@ -9,7 +9,8 @@
 
 // Differences are measured against the largest element of the tensor: |got - want| <= tolerance * max |want|. whose: who has `want`.
 template <class A, class B>
-void check_tensor(const std::string& what, const std::vector<A>& got, const std::vector<B>& want, double tolerance, const char* whose = "PyTorch") {
+void check_tensor(const std::string& what, const std::vector<A>& got, const std::vector<B>& want, double tolerance,
+                  const char* whose = "PyTorch") {
     REQUIRE(got.size() == want.size());
     double largest = 1e-3, error = 0;                        // gradients below 1e-3 are compared as if they were 1e-3
     size_t worst = 0;

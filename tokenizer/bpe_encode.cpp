@@ -180,7 +180,9 @@ std::string tokenizer_decode(const Tokenizer& t, const uint32_t* ids, size_t cou
     for (uint32_t id : t.special_ids) dropped[id] = !keep_special;
     std::string text;
     for (size_t i = 0; i < count; i++) {
-        ensure(ids[i] < t.vocab_size(), "decode: token %zu is %u, but the vocabulary has %zu entries; is this the tokenizer the text was encoded with?",
+        ensure(ids[i] < t.vocab_size(),
+               "decode: token %zu is %u, but the vocabulary has %zu entries; "
+               "is this the tokenizer the text was encoded with?",
                i, ids[i], t.vocab_size());
         if (!dropped[ids[i]]) text += t.token_bytes[ids[i]];
     }

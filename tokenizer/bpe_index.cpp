@@ -9,7 +9,8 @@
 
 void tokenizer_finish(Tokenizer& t, const std::string& where) {
     const char* w = where.c_str();
-    ensure(t.vocab_size() < PairMap::NONE && t.merges.size() < PairMap::NONE, "%s: %zu tokens and %zu merges are too many", w, t.vocab_size(), t.merges.size());
+    ensure(t.vocab_size() < PairMap::NONE && t.merges.size() < PairMap::NONE,
+           "%s: %zu tokens and %zu merges are too many", w, t.vocab_size(), t.merges.size());
     std::vector<bool> is_special(t.vocab_size(), false);
     for (uint32_t id : t.special_ids) is_special[id] = true;
 
@@ -23,9 +24,10 @@ void tokenizer_finish(Tokenizer& t, const std::string& where) {
         const std::string& text = t.special_tokens[s];
         std::string bytes;
         for (size_t i = 0, n; i < text.size(); i += n)
-            ensure((n = utf8_char_bytes(text.data() + i, text.data() + text.size())) > 0, "%s: special token %s is not valid UTF-8", w, in_quotes(text).c_str());
-        ensure(!alphabet_to_bytes(text, bytes) || !id_of.contains(bytes), "%s: special token %s is an ordinary token too; choose another text",
-               w, in_quotes(text).c_str());
+            ensure((n = utf8_char_bytes(text.data() + i, text.data() + text.size())) > 0,
+                   "%s: special token %s is not valid UTF-8", w, in_quotes(text).c_str());
+        ensure(!alphabet_to_bytes(text, bytes) || !id_of.contains(bytes),
+               "%s: special token %s is an ordinary token too; choose another text", w, in_quotes(text).c_str());
         for (size_t other = 0; other < s; other++)
             ensure(text != t.special_tokens[other], "%s: special token %s is given twice", w, in_quotes(text).c_str());
     }
@@ -44,8 +46,8 @@ void tokenizer_finish(Tokenizer& t, const std::string& where) {
         const auto product = id_of.find(joined);
         ensure(product != id_of.end(), "%s: merge %u makes %s, which is not in the vocabulary", w, rank, in_quotes(joined).c_str());
         const uint32_t first_rank = index->rank.find_or_insert(left, right, rank);
-        ensure(first_rank == rank, "%s: merges %u and %u are the same pair, %s %s", w, first_rank, rank, in_quotes(t.token_bytes[left]).c_str(),
-               in_quotes(t.token_bytes[right]).c_str());
+        ensure(first_rank == rank, "%s: merges %u and %u are the same pair, %s %s", w, first_rank, rank,
+               in_quotes(t.token_bytes[left]).c_str(), in_quotes(t.token_bytes[right]).c_str());
         index->product.push_back(product->second);
     }
     t.index = std::move(index);

@@ -91,7 +91,8 @@ void Trainer::add_words(const WordCounts& words) {
     for (const auto& [word, count] : words) {
         const uint32_t first = uint32_t(symbols.size()), last = uint32_t(first + word.size() - 1);
         for (uint32_t i = first; i <= last; i++)
-            symbols.push_back({static_cast<unsigned char>(word[i - first]), i > first ? i - 1 : END, i < last ? i + 1 : END, uint32_t(word_count.size())});
+            symbols.push_back({static_cast<unsigned char>(word[i - first]), i > first ? i - 1 : END,
+                               i < last ? i + 1 : END, uint32_t(word_count.size())});
         word_count.push_back(count);
     }
     for (uint32_t i = 0; i < symbols.size(); i++)
@@ -125,7 +126,8 @@ Tokenizer tokenizer_train(std::string_view text, size_t vocab_size, const std::v
     return tokenizer_train(std::vector<std::string_view>{text}, vocab_size, special_tokens, threads);
 }
 
-Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t vocab_size, const std::vector<std::string>& special_tokens, int threads) {
+Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t vocab_size,
+                          const std::vector<std::string>& special_tokens, int threads) {
     const size_t n_special = special_tokens.size();
     ensure_usage(vocab_size >= 256 + n_special, "train: vocabulary %zu is too small; 256 bytes and %zu special tokens need %zu",
                  vocab_size, n_special, 256 + n_special);
@@ -140,7 +142,9 @@ Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t voc
     Trainer trainer;
     trainer.add_words(count_words(texts, special_tokens, threads));
 
-    auto bytes_of = [&](uint32_t pair, bool right) -> const std::string& { return t.token_bytes[right ? trainer.pairs[pair].right : trainer.pairs[pair].left]; };
+    auto bytes_of = [&](uint32_t pair, bool right) -> const std::string& {
+        return t.token_bytes[right ? trainer.pairs[pair].right : trainer.pairs[pair].left];
+    };
     auto is_worse = [&](const Candidate& a, const Candidate& b) {
         if (a.count != b.count) return a.count < b.count;
         if (int order = bytes_of(a.pair, false).compare(bytes_of(b.pair, false)); order != 0) return order > 0;

@@ -50,8 +50,11 @@ static void run_train(const Command& c) {
     const Tokenizer t = tokenizer_train({contents.begin(), contents.end()}, size_t(c.vocab_size), c.special, c.threads);
     const double seconds = now_s() - start;
     tokenizer_save(t, c.out);
-    printf("%s: vocabulary %zu (256 bytes, %zu merges, %zu special), from %zu bytes in %.2f s (%.1f MB/s), fingerprint %s\n", c.out.c_str(), t.vocab_size(),
-           t.merges.size(), t.special_ids.size(), bytes, seconds, double(bytes) / 1e6 / seconds, tokenizer_fingerprint(t).c_str());
+    printf(
+        "%s: vocabulary %zu (256 bytes, %zu merges, %zu special), "
+        "from %zu bytes in %.2f s (%.1f MB/s), fingerprint %s\n",
+        c.out.c_str(), t.vocab_size(), t.merges.size(), t.special_ids.size(), bytes, seconds,
+        double(bytes) / 1e6 / seconds, tokenizer_fingerprint(t).c_str());
     if (t.vocab_size() < size_t(c.vocab_size))
         fprintf(stderr, "note: only %zu of %lld entries: no further pair occurs twice; more text would give more\n", t.vocab_size(),
                 static_cast<long long>(c.vocab_size));
@@ -67,8 +70,9 @@ static void run_encode(const Command& c) {
     const EncodeCounts n = encode_files(job);
     const double seconds = now_s() - start;
     const size_t tokens = n.train_tokens + n.val_tokens;
-    printf("%s: %zu documents, %zu bytes, %zu tokens (train %zu, val %zu), %.3f bytes/token, %.2f s, %.1f MB/s\n", c.out.c_str(), n.documents, n.bytes, tokens,
-           n.train_tokens, n.val_tokens, double(n.bytes) / double(tokens), seconds, double(n.bytes) / 1e6 / seconds);
+    printf("%s: %zu documents, %zu bytes, %zu tokens (train %zu, val %zu), %.3f bytes/token, %.2f s, %.1f MB/s\n",
+           c.out.c_str(), n.documents, n.bytes, tokens, n.train_tokens, n.val_tokens, double(n.bytes) / double(tokens),
+           seconds, double(n.bytes) / 1e6 / seconds);
 }
 
 static void run_decode(const Command& c) {
@@ -84,7 +88,8 @@ static void run_decode(const Command& c) {
         }
         uint32_t id = 0;
         const auto [end, error] = std::from_chars(input.data(), input.data() + input.size(), id);
-        ensure_usage(error == std::errc() && end == input.data() + input.size(), "decode: %s is neither a .bin file nor a token id", in_quotes(input).c_str());
+        ensure_usage(error == std::errc() && end == input.data() + input.size(),
+                     "decode: %s is neither a .bin file nor a token id", in_quotes(input).c_str());
         ids.push_back(id);
     }
     const std::string text = tokenizer_decode(t, ids.data(), ids.size(), !c.skip_special);
@@ -100,18 +105,27 @@ static void add_options(CLI::App& app, Command& c) {
 
     CLI::App* encode = app.add_subcommand("encode", "text files to token shards: DIR/train_*.bin, val_*.bin, tokenizer.json");
     encode->add_option("--out", c.out, "folder DIR to write")->required();
-    auto* fraction = encode->add_option("--val-fraction", c.encode.val_fraction, "share of the text for validation, in [0, 1)")->capture_default_str();
+    auto* fraction =
+        encode->add_option("--val-fraction", c.encode.val_fraction, "share of the text for validation, in [0, 1)")
+            ->capture_default_str();
     encode->add_option("--val-tokens", c.encode.val_tokens, "or the last so many tokens")->check(not_negative)->excludes(fraction);
-    encode->add_option("--split", c.split, "tail: the end of the text; document: whole documents, by hash")->check(CLI::IsMember({"tail", "document"}))->capture_default_str();
-    encode->add_option("--document-separator", c.separator, "ends a document inside a file, e.g. '\\n\\n'; default: a file is one document");
+    encode->add_option("--split", c.split, "tail: the end of the text; document: whole documents, by hash")
+        ->check(CLI::IsMember({"tail", "document"}))
+        ->capture_default_str();
+    encode->add_option("--document-separator", c.separator,
+                       "ends a document inside a file, e.g. '\\n\\n'; default: a file is one document");
     encode->add_option("--shard-tokens", c.encode.shard_tokens, "tokens per shard at most")->capture_default_str();
 
     CLI::App* decode = app.add_subcommand("decode", "token ids, or shards, to text on standard output");
     for (CLI::App* sub : {encode, decode})
-        sub->add_option("--tokenizer", c.tokenizer, "tokenizer.json, or a folder with it or with GPT-2's encoder.json and vocab.bpe")->required();
+        sub->add_option("--tokenizer", c.tokenizer,
+                        "tokenizer.json, or a folder with it or with GPT-2's encoder.json and vocab.bpe")
+            ->required();
     for (CLI::App* sub : {train, encode}) {
         sub->add_flag("--overwrite", c.overwrite, "replace existing output");
-        sub->add_option("--threads", c.threads, "0: all; the result is the same for any number")->check(not_negative)->capture_default_str();
+        sub->add_option("--threads", c.threads, "0: all; the result is the same for any number")
+            ->check(not_negative)
+            ->capture_default_str();
         sub->add_option("FILE", c.inputs, "text files; - is standard input")->required();
     }
     decode->add_flag("--skip-special", c.skip_special, "leave special tokens such as <|endoftext|> out of the text");

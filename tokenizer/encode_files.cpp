@@ -97,7 +97,8 @@ static EncodeCounts write_shards(const EncodeFiles& job, const Tokenizer& t, con
     for (const std::string& file : job.files) {
         const std::string text = file == "-" ? std::move(standard_input) : file_read(file, SIZE_MAX);
         if (end_of_text >= 0 && job.separator.empty() && text.find(END_OF_TEXT) != std::string::npos)
-            fprintf(stderr, "note: %s has %s as ordinary text; --document-separator '%s' makes it end documents\n", file.c_str(), END_OF_TEXT, END_OF_TEXT);
+            fprintf(stderr, "note: %s has %s as ordinary text; --document-separator '%s' makes it end documents\n",
+                    file.c_str(), END_OF_TEXT, END_OF_TEXT);
         std::vector<Piece> train_pieces, val_pieces;
         size_t batch_bytes = 0;
         auto encode_batch = [&] {
@@ -115,7 +116,8 @@ static EncodeCounts write_shards(const EncodeFiles& job, const Tokenizer& t, con
             while (!rest.empty()) {
                 const size_t at = seen_bytes + size_t(rest.data() - text.data());
                 if (!by_document) to_val = at >= train_bytes;
-                const std::string_view step = rest.substr(0, safe_cut(rest, to_val || by_document ? BATCH_BYTES : std::min(BATCH_BYTES, train_bytes - at)));
+                const std::string_view step = rest.substr(
+                    0, safe_cut(rest, to_val || by_document ? BATCH_BYTES : std::min(BATCH_BYTES, train_bytes - at)));
                 (to_val ? val_pieces : train_pieces).push_back({step});
                 rest.remove_prefix(step.size());
                 if ((batch_bytes += step.size()) >= BATCH_BYTES) encode_batch();
@@ -135,7 +137,9 @@ static EncodeCounts write_shards(const EncodeFiles& job, const Tokenizer& t, con
     }
     train.finish();
     val.finish();
-    ensure(train.written > 0, "no training tokens (%zu documents, %zu bytes); give more text or a smaller validation split", counts.documents, counts.bytes);
+    ensure(train.written > 0,
+           "no training tokens (%zu documents, %zu bytes); give more text or a smaller validation split",
+           counts.documents, counts.bytes);
     ensure(val.written > 0 || job.val_tokens == 0 || (!by_tokens && job.val_fraction == 0),
            "no validation tokens: %zu documents, fraction %g; use --split tail or a larger fraction", counts.documents, job.val_fraction);
     counts.train_tokens = train.written;
@@ -144,7 +148,8 @@ static EncodeCounts write_shards(const EncodeFiles& job, const Tokenizer& t, con
 }
 
 EncodeCounts encode_files(const EncodeFiles& job) {
-    ensure_usage(job.val_tokens < 0 || job.split == Split::tail, "--val-tokens needs --split tail; documents have no fixed number of tokens");
+    ensure_usage(job.val_tokens < 0 || job.split == Split::tail,
+                 "--val-tokens needs --split tail; documents have no fixed number of tokens");
     ensure_usage(job.val_fraction >= 0 && job.val_fraction < 1, "--val-fraction %g is not in [0, 1)", job.val_fraction);
     ensure_usage(job.shard_tokens > 0, "--shard-tokens %lld is not positive", static_cast<long long>(job.shard_tokens));
     const Tokenizer t = tokenizer_load(job.tokenizer);
@@ -155,8 +160,10 @@ EncodeCounts encode_files(const EncodeFiles& job) {
     const std::vector<fs::path> old = existing_output(job.out);
     std::vector<fs::path> outdated;
     for (const fs::path& path : old) {       // the tokenizer in use may lie there already; it is only ever replaced by rename
-        const bool is_own = fs::equivalent(path, job.tokenizer, error) || fs::equivalent(path, fs::path(job.tokenizer) / "tokenizer.json", error);
-        ensure_usage(job.overwrite || is_own, "%s: exists; --overwrite replaces the shards and tokenizer.json in this folder", path.c_str());
+        const bool is_own = fs::equivalent(path, job.tokenizer, error) ||
+                            fs::equivalent(path, fs::path(job.tokenizer) / "tokenizer.json", error);
+        ensure_usage(job.overwrite || is_own,
+                     "%s: exists; --overwrite replaces the shards and tokenizer.json in this folder", path.c_str());
         if (!is_own) outdated.push_back(path);
     }
     const std::string partial = job.out + "/partial.tmp";

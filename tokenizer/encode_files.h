@@ -7,7 +7,9 @@
 #include <vector>
 
 enum class Split {
-    tail,        // the end of the text is for validation: its last `val_fraction` of bytes, moved on to the next word, or `val_tokens` tokens
+    // the end of the text is for validation: its last `val_fraction` of bytes, moved on to the next word, or
+    // `val_tokens` tokens
+    tail,
     document     // whole documents; which, is a pure function of the document's content, so copies are on the same side
 };
 

@@ -29,7 +29,8 @@ struct Tokenizer {
 // Special tokens' texts in `text` are cut out first. Ids: byte b is b, then the merges, then the special tokens.
 inline constexpr size_t MAX_TOKEN_BYTES = 256;   // GPT-2's longest has 128. Unlimited, a long word that occurs twice is learned whole
 Tokenizer tokenizer_train(std::string_view text, size_t vocab_size, const std::vector<std::string>& special_tokens, int threads = 0);
-Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t vocab_size, const std::vector<std::string>& special_tokens, int threads = 0);
+Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t vocab_size,
+                          const std::vector<std::string>& special_tokens, int threads = 0);
 
 // allow_special: a special token's text in `text` becomes its id; otherwise it is ordinary text. threads 0: all.
 std::vector<uint32_t> tokenizer_encode(const Tokenizer&, std::string_view text, bool allow_special = false, int threads = 0);

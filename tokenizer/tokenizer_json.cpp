@@ -88,7 +88,8 @@ static uint32_t parse_id(const json& value, size_t vocab_size, const std::string
 // vocab: {token in the byte alphabet: id}; `specials`, sorted out beforehand, are literal text. Fills t.token_bytes and the ids of
 // the special tokens that are in `vocab`. Returns token text -> id, for the merges.
 using TokenIds = std::unordered_map<std::string, uint32_t>;
-static TokenIds read_vocab(Tokenizer& t, const json& vocab, const std::vector<std::pair<std::string, json>>& specials, const std::string& path) {
+static TokenIds read_vocab(Tokenizer& t, const json& vocab, const std::vector<std::pair<std::string, json>>& specials,
+                           const std::string& path) {
     ensure(vocab.is_object() && !vocab.empty(), "%s: the vocabulary is not a JSON object of tokens and ids", path.c_str());
     size_t n = vocab.size();
     for (const auto& [text, id] : specials) n += !vocab.contains(text);
@@ -114,7 +115,8 @@ static TokenIds read_vocab(Tokenizer& t, const json& vocab, const std::vector<st
         const uint32_t id = parse_id(id_value, n, token, path);
         take(id, token);
         ensure(alphabet_to_bytes(token, t.token_bytes[id]) && !token.empty(),
-               "%s: token %s (id %u) is not written in GPT-2's byte alphabet; only byte-level BPE is supported", path.c_str(), in_quotes(token).c_str(), id);
+               "%s: token %s (id %u) is not written in GPT-2's byte alphabet; only byte-level BPE is supported",
+               path.c_str(), in_quotes(token).c_str(), id);
         ids[token] = id;
     }
     return ids;   // n distinct ids below n: no holes
@@ -139,7 +141,9 @@ static void refuse_unless(const json& object, const char* key, const std::vector
     if (!object.contains(key) || object[key].is_null()) return;
     for (const json& value : allowed) if (object[key] == value) return;
     const json& value = object[key];
-    const std::string shown = value.is_object() && value.contains("type") && value["type"].is_string() ? value["type"].dump() : value.dump(-1, ' ', true);
+    const std::string shown = value.is_object() && value.contains("type") && value["type"].is_string()
+                                  ? value["type"].dump()
+                                  : value.dump(-1, ' ', true);
     fail("%s: %s %s is not supported; only GPT-2's byte-level BPE is", where.c_str(), key, in_quotes(shown).c_str());
 }
 
@@ -170,7 +174,8 @@ static Tokenizer read_tokenizer_json(const json& root, const std::string& path) 
     const json added = root.contains("added_tokens") && !root["added_tokens"].is_null() ? root["added_tokens"] : json::array();
     ensure(added.is_array(), "%s: added_tokens is not an array", path.c_str());
     for (const json& token : added) {
-        ensure(token.is_object() && token.contains("content") && token["content"].is_string() && token["content"] != "" && token.contains("id"),
+        ensure(token.is_object() && token.contains("content") && token["content"].is_string() &&
+                   token["content"] != "" && token.contains("id"),
                "%s: added_tokens: an entry without content or id", path.c_str());
         const std::string text = token["content"];
         const std::string where = path + ": added token " + in_quotes(text);
@@ -181,7 +186,8 @@ static Tokenizer read_tokenizer_json(const json& root, const std::string& path) 
     }
 
     Tokenizer t;
-    ensure(model.contains("vocab") && model.contains("merges") && model["merges"].is_array(), "%s: model without vocab or merges", path.c_str());
+    ensure(model.contains("vocab") && model.contains("merges") && model["merges"].is_array(),
+           "%s: model without vocab or merges", path.c_str());
     const TokenIds ids = read_vocab(t, model["vocab"], specials, path);
     for (const json& merge : model["merges"]) {
         if (merge.is_string()) {                                   // "a b", in older files
@@ -189,7 +195,8 @@ static Tokenizer read_tokenizer_json(const json& root, const std::string& path) 
             continue;
         }
         ensure(merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string(),
-               "%s: merge %zu is %s; expected \"a b\" or [\"a\", \"b\"]", path.c_str(), t.merges.size(), in_quotes(merge.dump(-1, ' ', true)).c_str());
+               "%s: merge %zu is %s; expected \"a b\" or [\"a\", \"b\"]", path.c_str(), t.merges.size(),
+               in_quotes(merge.dump(-1, ' ', true)).c_str());
         add_merge(t, ids, merge[0], merge[1], path);
     }
     tokenizer_finish(t, path);
@@ -230,17 +237,23 @@ void tokenizer_save(const Tokenizer& t, const std::string& path) {
 
     std::string out = "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [";
     for (size_t s = 0; s < t.special_ids.size(); s++)
-        out += format("%s\n    {\"id\": %u, \"content\": %s, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}",
-                      s ? "," : "", t.special_ids[s], json_string(t.special_tokens[s]).c_str());
+        out += format(
+            "%s\n    {\"id\": %u, \"content\": %s, \"single_word\": false, \"lstrip\": false, "
+            "\"rstrip\": false, \"normalized\": false, \"special\": true}",
+            s ? "," : "", t.special_ids[s], json_string(t.special_tokens[s]).c_str());
     const char* byte_level = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}";
     out += "\n  ],\n  \"normalizer\": null,\n";
     for (const char* part : {"pre_tokenizer", "post_processor", "decoder"}) out += format("  \"%s\": %s,\n", part, byte_level);
-    out += "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": null,\n    \"continuing_subword_prefix\": null,\n"
-           "    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n    \"ignore_merges\": false,\n    \"vocab\": {";
+    out +=
+        "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": "
+        "null,\n    \"continuing_subword_prefix\": null,\n"
+        "    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": "
+        "false,\n    \"ignore_merges\": false,\n    \"vocab\": {";
     for (size_t id = 0; id < key.size(); id++) out += format("%s\n      %s: %zu", id ? "," : "", json_string(key[id]).c_str(), id);
     out += "\n    },\n    \"merges\": [";
     for (size_t m = 0; m < t.merges.size(); m++)
-        out += format("%s\n      [%s, %s]", m ? "," : "", json_string(key[t.merges[m].first]).c_str(), json_string(key[t.merges[m].second]).c_str());
+        out += format("%s\n      [%s, %s]", m ? "," : "", json_string(key[t.merges[m].first]).c_str(),
+                      json_string(key[t.merges[m].second]).c_str());
     out += "\n    ]\n  }\n}\n";
     file_replace(path, out);
 }

@@ -34,10 +34,14 @@ static void set_value(const Argument& a, const std::string& text) {
         else {
             V x{};
             auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
-            ensure_usage(error == std::errc() && end == text.data() + text.size() && std::isfinite(double(x)), "--%s: '%s' is not %s", a.name,
-                         printable(text).c_str(), std::is_same_v<V, double> ? "a number" : std::is_unsigned_v<V> ? "a whole number, 0 or more" : "a whole number");
+            ensure_usage(error == std::errc() && end == text.data() + text.size() && std::isfinite(double(x)),
+                         "--%s: '%s' is not %s", a.name, printable(text).c_str(),
+                         std::is_same_v<V, double> ? "a number"
+                         : std::is_unsigned_v<V>   ? "a whole number, 0 or more"
+                                                   : "a whole number");
             if constexpr (!std::is_unsigned_v<V>)
-                ensure_usage(double(x) >= a.min && double(x) <= a.max, "--%s: %s is out of range (%g to %g)", a.name, text.c_str(), a.min, a.max);
+                ensure_usage(double(x) >= a.min && double(x) <= a.max, "--%s: %s is out of range (%g to %g)", a.name,
+                             text.c_str(), a.min, a.max);
             *v = x;
         }
     }, a.value);
@@ -62,7 +66,8 @@ bool arguments_parse(const std::vector<Argument>& table, const std::string& usag
             if (name == std::string("--") + a.name) found = &a;
         if (!found) {
             const std::string near = nearest_name(name, names);
-            fail_usage("%s: unknown option; %s", printable(name).c_str(), near.empty() ? "--help lists them" : ("did you mean " + near + "?").c_str());
+            fail_usage("%s: unknown option; %s", printable(name).c_str(),
+                       near.empty() ? "--help lists them" : ("did you mean " + near + "?").c_str());
         }
         const bool is_switch = std::holds_alternative<bool*>(found->value);
         ensure_usage(!is_switch || equals == std::string::npos, "--%s takes no value", found->name);

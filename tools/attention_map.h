@@ -30,8 +30,11 @@ inline std::string attention_map_svg(Decoder& d, const Tokenizer& tokenizer, con
     }
     decoder_pass(d, tokens.data(), n);
     const int width = left + c.NH * (side + gap), height = top + c.L * (side + gap);
-    std::string svg = format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"10\">\n"
-                             "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", width, height);
+    std::string svg = format(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
+        "font-family=\"sans-serif\" font-size=\"10\">\n"
+        "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+        width, height);
     for (int h = 0; h < c.NH; h++) svg += format("<text x=\"%d\" y=\"%d\">head %d</text>\n", left + h * (side + gap), top - 8, h);
     const size_t capacity = size_t(d.shape.capacity);
     std::vector<floatM> weights(size_t(n) * size_t(c.NH) * capacity);
@@ -46,8 +49,11 @@ inline std::string attention_map_svg(Decoder& d, const Tokenizer& tokenizer, con
                 for (int j = 0; j <= i; j++) {
                     const double weight = double(weights[(size_t(i) * size_t(c.NH) + size_t(h)) * capacity + size_t(j)]);
                     if (weight < 0.005) continue;
-                    svg += format("<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"#104e8b\" fill-opacity=\"%.3f\"><title>%s &#8594; %s %.3f</title></rect>\n",
-                                  x + j * cell, y + i * cell, cell, cell, std::sqrt(weight), names[size_t(i)].c_str(), names[size_t(j)].c_str(), weight);
+                    svg += format(
+                        "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"#104e8b\" "
+                        "fill-opacity=\"%.3f\"><title>%s &#8594; %s %.3f</title></rect>\n",
+                        x + j * cell, y + i * cell, cell, cell, std::sqrt(weight), names[size_t(i)].c_str(),
+                        names[size_t(j)].c_str(), weight);
                 }
         }
     }

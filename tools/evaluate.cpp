@@ -29,7 +29,9 @@ struct EvaluateOptions {
 // A window: its tokens and the one behind them; those before `first` were scored by the window before it.
 struct Window { std::vector<int> tokens; size_t first; };
 
-std::string corpus_name(const EvaluateOptions& o, const OpenedRun& run) { return !o.text.empty() ? o.text : !o.data.empty() ? o.data : run.options.data; }
+std::string corpus_name(const EvaluateOptions& o, const OpenedRun& run) {
+    return !o.text.empty() ? o.text : !o.data.empty() ? o.data : run.options.data;
+}
 
 // Windows of `context` tokens every `stride` tokens of a piece, the last one shorter; max_tokens 0: all. use() says whether to go on.
 template <class Use> bool slide(const std::vector<uint32_t>& piece, size_t context, size_t stride, int64_t max_tokens, Use use) {
@@ -112,7 +114,8 @@ std::vector<int> contexts_of(const EvaluateOptions& o, int trained) {
     std::vector<int> list;
     std::istringstream words(o.times);
     for (std::string word; words >> word;) {
-        ensure_usage(!word.empty() && word.find_first_not_of("0123456789") == std::string::npos && word.size() < 4 && atoi(word.c_str()) > 0,
+        ensure_usage(!word.empty() && word.find_first_not_of("0123456789") == std::string::npos && word.size() < 4 &&
+                         atoi(word.c_str()) > 0,
                      "--times: '%s' is not a whole number from 1 to 999", printable(word).c_str());
         list.push_back(atoi(word.c_str()) * trained);
     }
@@ -148,11 +151,14 @@ void evaluate_text(const EvaluateOptions& o, const OpenedRun& run) {
         if (stop_requested()) return;
         ensure_usage(r.tokens > 0, "%s: too short, it has no two tokens", corpus_name(o, run).c_str());
         const double loss = r.nats / r.tokens;
-        write_out(format("%-28s %-6s %-10s %8lld %7d %7d %9.0f %9.4f %9.4f %10.3f %9zu %8.0f\n", run.dir.c_str(), ATTENTION_NAME, position_name(run.options.model.pos),
-                         (long long)run.step, context, stride, r.tokens, loss, r.nats / std::log(2.0) / r.bytes, std::exp(loss), cache, r.tokens / (now_s() - start)));
+        write_out(format("%-28s %-6s %-10s %8lld %7d %7d %9.0f %9.4f %9.4f %10.3f %9zu %8.0f\n", run.dir.c_str(),
+                         ATTENTION_NAME, position_name(run.options.model.pos), (long long)run.step, context, stride,
+                         r.tokens, loss, r.nats / std::log(2.0) / r.bytes, std::exp(loss), cache,
+                         r.tokens / (now_s() - start)));
         if (!o.by_position.empty()) file_replace(o.by_position, position_table(r));
         if (!o.sequences.empty())
-            file_replace(o.sequences, std::string_view(reinterpret_cast<const char*>(r.by_window.data()), r.by_window.size() * sizeof(float)));
+            file_replace(o.sequences, std::string_view(reinterpret_cast<const char*>(r.by_window.data()),
+                                                       r.by_window.size() * sizeof(float)));
     }
 }
 
@@ -163,8 +169,9 @@ void evaluate_questions(const EvaluateOptions& o, const OpenedRun& run) {
     decoder_free(d);
     if (stop_requested()) return;
     const double n = double(s.questions);
-    write_out(format("%-28s %-6s %-10s %8lld %9lld %9.4f %10.4f %9.4f\n", run.dir.c_str(), ATTENTION_NAME, position_name(run.options.model.pos), (long long)run.step,
-                     (long long)s.questions, double(s.right) / n, double(s.right_per_token) / n, double(s.right_per_byte) / n));
+    write_out(format("%-28s %-6s %-10s %8lld %9lld %9.4f %10.4f %9.4f\n", run.dir.c_str(), ATTENTION_NAME,
+                     position_name(run.options.model.pos), (long long)run.step, (long long)s.questions,
+                     double(s.right) / n, double(s.right_per_token) / n, double(s.right_per_byte) / n));
 }
 
 void write_map(const EvaluateOptions& o, const OpenedRun& run) {
@@ -210,12 +217,17 @@ int evaluate_runs(int argc, char** argv) {
         {"tokenizer", "FILE", "where the runs' tokenizer is now", &o.tokenizer},
         {"threads", "N", "0: all", &o.threads, 0, 4096},
         {"no-header", "", "rows only", &o.no_header}};
-    if (!arguments_parse(table, format("evaluate-%s RUN... [options]    losses of trained models on a text", ATTENTION_NAME), argc, argv, runs)) return EXIT_DONE;
+    if (!arguments_parse(table,
+                         format("evaluate-%s RUN... [options]    losses of trained models on a text", ATTENTION_NAME),
+                         argc, argv, runs))
+        return EXIT_DONE;
     ensure_usage(!runs.empty(), "which run? give folders such as runs/NAME");
     ensure_usage(o.text.empty() || o.data.empty(), "--text and --data exclude each other");
     const bool one_file = !o.sequences.empty() || !o.by_position.empty() || !o.map.empty() || !o.logits.empty();
     ensure_usage(runs.size() == 1 || !one_file, "--sequences, --by-position, --map and --logits write one file: give one run");
-    ensure_usage(o.context > 0 || o.times.find(' ') == std::string::npos || (o.sequences.empty() && o.by_position.empty()), "--sequences and --by-position write one file: give one context");
+    ensure_usage(
+        o.context > 0 || o.times.find(' ') == std::string::npos || (o.sequences.empty() && o.by_position.empty()),
+        "--sequences and --by-position write one file: give one context");
     backend_init(o.threads);
     std::vector<OpenedRun> opened;                           // all of them first: a wrong one costs no time
     for (const std::string& path : runs) opened.push_back(open_run(path, o.tokenizer, this_program(), "evaluate"));
@@ -223,9 +235,11 @@ int evaluate_runs(int argc, char** argv) {
         if (o.questions.empty() && o.map.empty() && o.logits.empty())
             for (int context : contexts_of(o, run.options.model.T)) decoder_plan(run.options.model, {1, context, 0});
     if (!o.no_header && o.map.empty() && o.logits.empty())
-        write_out(o.questions.empty() ? format("%-28s %-6s %-10s %8s %7s %7s %9s %9s %9s %10s %9s %8s\n", "run", "attn", "pos", "step", "context", "stride", "tokens", "nats", "bits/byte",
+        write_out(o.questions.empty() ? format("%-28s %-6s %-10s %8s %7s %7s %9s %9s %9s %10s %9s %8s\n", "run", "attn",
+                                               "pos", "step", "context", "stride", "tokens", "nats", "bits/byte",
                                                "perplexity", "cache B/t", "tokens/s")
-                                      : format("%-28s %-6s %-10s %8s %9s %9s %10s %9s\n", "run", "attn", "pos", "step", "questions", "accuracy", "per token", "per byte"));
+                                      : format("%-28s %-6s %-10s %8s %9s %9s %10s %9s\n", "run", "attn", "pos", "step",
+                                               "questions", "accuracy", "per token", "per byte"));
     for (const OpenedRun& run : opened) {
         if (stop_requested()) break;
         if (!o.map.empty()) write_map(o, run);

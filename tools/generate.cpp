@@ -112,9 +112,11 @@ void print_plan(const OpenedRun& run, const Decoder& planned, const GenerateOpti
     const ModelConfig& c = planned.g.c;
     fprintf(stderr, "%s, attention %s, positions %s: %s parameters, step %lld\n", run.dir.c_str(), ATTENTION_NAME, position_name(c.pos),
             human_count(double(count_params(planned.g, true))).c_str(), (long long)run.step);
-    fprintf(stderr, "cache   %zu bytes per token, %s for %d x %d tokens", cache_bytes_per_token(planned.g), human_bytes(double(decoder_cache_bytes(planned))).c_str(),
-            o.samples, planned.shape.capacity);
-    for (const CacheSpec& s : planned.g.attention.cache) fprintf(stderr, "%s %s %d x %d", &s == &planned.g.attention.cache[0] ? ":" : ",", s.name.c_str(), s.heads, s.width);
+    fprintf(stderr, "cache   %zu bytes per token, %s for %d x %d tokens", cache_bytes_per_token(planned.g),
+            human_bytes(double(decoder_cache_bytes(planned))).c_str(), o.samples, planned.shape.capacity);
+    for (const CacheSpec& s : planned.g.attention.cache)
+        fprintf(stderr, "%s %s %d x %d", &s == &planned.g.attention.cache[0] ? ":" : ",", s.name.c_str(), s.heads,
+                s.width);
     fprintf(stderr, "\n");
     if (!planned.g.attention.cache_note.empty()) fprintf(stderr, "        %s\n", planned.g.attention.cache_note.c_str());
     fprintf(stderr, "memory  %s in buffers\n", human_bytes(double(planned_bytes(planned.g))).c_str());
@@ -131,7 +133,9 @@ void print_speed(const Session& s) {
         fprintf(stderr, "the context of %d tokens was full: its older half was forgotten (--context N holds more)\n", s.d.shape.capacity);
     if (s.o.quiet || s.tokens_read == 0) return;
     fprintf(stderr, "read %lld tokens at %.0f tokens/s", (long long)s.tokens_read, double(s.tokens_read) / s.read_s);
-    if (s.tokens_written > 0) fprintf(stderr, ", wrote %lld at %.0f tokens/s (%.2f ms each)", (long long)s.tokens_written, double(s.tokens_written) / s.write_s, 1e3 * s.write_s / double(s.tokens_written));
+    if (s.tokens_written > 0)
+        fprintf(stderr, ", wrote %lld at %.0f tokens/s (%.2f ms each)", (long long)s.tokens_written,
+                double(s.tokens_written) / s.write_s, 1e3 * s.write_s / double(s.tokens_written));
     fprintf(stderr, "\n");
 }
 
@@ -150,7 +154,8 @@ void talk(Session& s, const OpenedRun& run) {
         if (!line.empty() || s.ids[0].empty()) {
             const std::vector<uint32_t> ids = tokenizer_encode(run.tokenizer, line + "\n", true);
             if (ids.size() > size_t(s.d.shape.capacity)) {
-                fprintf(stderr, "%zu tokens are more than the context of %d holds; a shorter line, or --context\n", ids.size(), s.d.shape.capacity);
+                fprintf(stderr, "%zu tokens are more than the context of %d holds; a shorter line, or --context\n",
+                        ids.size(), s.d.shape.capacity);
                 continue;
             }
             for (uint32_t id : ids) add_token(s, 0, int(id));
@@ -187,8 +192,11 @@ int generate(int argc, char** argv) {
         {"past-end", "", "go on after the end-of-text token", &o.past_end},
         {"quiet", "", "nothing on standard error", &o.quiet},
         {"dry-run", "", "print the memory and stop", &o.dry_run}};
-    if (!arguments_parse(table, format("generate-%s RUN [options]    text from a trained model", ATTENTION_NAME), argc, argv, words, &given)) return EXIT_DONE;
-    ensure_usage(words.size() == 1, words.empty() ? "which run? give its folder, such as runs/NAME" : "one run at a time; options begin with --");
+    if (!arguments_parse(table, format("generate-%s RUN [options]    text from a trained model", ATTENTION_NAME), argc,
+                         argv, words, &given))
+        return EXIT_DONE;
+    ensure_usage(words.size() == 1, words.empty() ? "which run? give its folder, such as runs/NAME"
+                                                  : "one run at a time; options begin with --");
     auto has = [&](const char* name) { return std::find(given.begin(), given.end(), name) != given.end(); };
     ensure_usage(!has("prompt") || !has("prompt-file"), "--prompt and --prompt-file exclude each other");
 
@@ -205,14 +213,19 @@ int generate(int argc, char** argv) {
         return EXIT_DONE;
     }
 
-    std::string prompt = has("prompt") ? o.prompt : has("prompt-file") && o.prompt_file != "-" ? file_read(o.prompt_file, 64 << 20) : interactive ? "" : read_all(stdin, "standard input");
+    std::string prompt = has("prompt")                                ? o.prompt
+                         : has("prompt-file") && o.prompt_file != "-" ? file_read(o.prompt_file, 64 << 20)
+                         : interactive                                ? ""
+                                                                      : read_all(stdin, "standard input");
     if (stop_requested()) return EXIT_INTERRUPTED;
     const std::string shown = prompt;
     if (prompt.empty()) prompt = run.options.prompt;
     std::vector<uint32_t> ids = tokenizer_encode(run.tokenizer, prompt, true);
     if (ids.empty()) ids.push_back(0);
-    ensure_usage(interactive || ids.size() <= size_t(planned.shape.capacity), "a prompt of %zu tokens is longer than the context of %d%s", ids.size(), planned.shape.capacity,
-                 run.options.model.pos == Position::learned ? ", and learned positions end there" : "; --context N makes it longer");
+    ensure_usage(interactive || ids.size() <= size_t(planned.shape.capacity),
+                 "a prompt of %zu tokens is longer than the context of %d%s", ids.size(), planned.shape.capacity,
+                 run.options.model.pos == Position::learned ? ", and learned positions end there"
+                                                            : "; --context N makes it longer");
 
     if (!o.quiet) print_plan(run, planned, o);
     Decoder d = decoder_allocate(run.options.model, {o.samples, o.context, 0});

@@ -44,28 +44,36 @@ OpenedRun open_run(const std::string& path, const std::string& tokenizer, const 
         state = found.state_json;
     }
     const json whole = json_parse(state, r.checkpoint + "/state.json");
-    ensure(whole.is_object() && whole.contains("run") && whole["run"].is_object(), "%s/state.json: does not say what was trained", r.checkpoint.c_str());
+    ensure(whole.is_object() && whole.contains("run") && whole["run"].is_object(),
+           "%s/state.json: does not say what was trained", r.checkpoint.c_str());
     const json run = whole["run"];
     r.step = whole.contains("step") && whole["step"].is_number_integer() ? whole["step"].get<int64_t>() : 0;
     r.attention = run.contains("attn") && run["attn"].is_string() ? run["attn"].get<std::string>() : "?";
     r.description_json = run.dump();
-    ensure_usage(!*built.attn || r.attention == built.attn, "%s was trained with attention %s, this program has %s; use build/%s-%s (make %s ATTN=%s)", r.dir.c_str(),
-                 printable(r.attention).c_str(), built.attn, program, printable(r.attention).c_str(), program, printable(r.attention).c_str());
+    ensure_usage(!*built.attn || r.attention == built.attn,
+                 "%s was trained with attention %s, this program has %s; use build/%s-%s (make %s ATTN=%s)",
+                 r.dir.c_str(), printable(r.attention).c_str(), built.attn, program, printable(r.attention).c_str(),
+                 program, printable(r.attention).c_str());
     if (*built.attn) {
         const Program plain;
         const std::string norm = run.value("norm", plain.norm), mlp = run.value("mlp", plain.mlp);
-        ensure_usage(norm == built.norm && mlp == built.mlp, "%s was trained with norm %s and MLP %s, this program has %s and %s; make %s ATTN=%s NORM=%s MLP=%s", r.dir.c_str(), printable(norm).c_str(),
-                     printable(mlp).c_str(), built.norm, built.mlp, program, built.attn, printable(norm).c_str(), printable(mlp).c_str());
+        ensure_usage(norm == built.norm && mlp == built.mlp,
+                     "%s was trained with norm %s and MLP %s, this program has %s and %s; "
+                     "make %s ATTN=%s NORM=%s MLP=%s",
+                     r.dir.c_str(), printable(norm).c_str(), printable(mlp).c_str(), built.norm, built.mlp, program,
+                     built.attn, printable(norm).c_str(), printable(mlp).c_str());
     }
     options_from_json(r.options, r.description_json, r.checkpoint + "/state.json");
     r.tokenizer_path = find_tokenizer(r.options, tokenizer);
-    ensure_usage(file_exists(r.tokenizer_path), "%s: the run's tokenizer is not there any more; give --tokenizer FILE", printable(r.tokenizer_path).c_str());
+    ensure_usage(file_exists(r.tokenizer_path), "%s: the run's tokenizer is not there any more; give --tokenizer FILE",
+                 printable(r.tokenizer_path).c_str());
     r.tokenizer = tokenizer_load(r.tokenizer_path);
     r.options.model.V = int(r.tokenizer.vocab_size());
     const json data = run.value("data", json::object());
     const std::string want = data.is_object() && data.contains("tokenizer_fingerprint") && data["tokenizer_fingerprint"].is_string()
                                  ? data["tokenizer_fingerprint"].get<std::string>() : "";
-    ensure_usage(want.empty() || want == tokenizer_fingerprint(r.tokenizer), "%s: is not the tokenizer that %s was trained with; give --tokenizer FILE",
+    ensure_usage(want.empty() || want == tokenizer_fingerprint(r.tokenizer),
+                 "%s: is not the tokenizer that %s was trained with; give --tokenizer FILE",
                  printable(r.tokenizer_path).c_str(), r.dir.c_str());
     return r;
 }

@@ -1,4 +1,5 @@
-// probe-data: made-up sequences that ask one ability of a model, as token shards with masks (dataloader/dataloader.h), for the trainer as it is.
+// probe-data: made-up sequences that ask one ability of a model, as token shards with masks
+// (dataloader/dataloader.h), for the trainer as it is.
 //   recall      multi-query associative recall [Arora et al. 2023 (Zoology), arXiv:2312.04927, app. D]: `pairs` key-value pairs, then each
 //               key once more, at distances drawn from their power law (a = 0.01), with its value behind it; the values count as targets.
 //               Keys come from the first half of the vocabulary, values from the second, the tokens between are drawn from all of it.
@@ -164,9 +165,11 @@ int main(int argc, char** argv) {
         write_split(p, "train", p.train);
         write_split(p, "val", p.val);
         write_tokenizer(p);
-        file_replace(p.out + "/source.txt", format("source: probe %s\ncontext: %d\npairs: %d\nvocabulary: %d\nseed: %llu\n", p.task.c_str(), p.context, p.pairs,
-                                                   p.vocab, (unsigned long long)p.seed));
-        printf("%s: %s, %lld + %lld sequences of %d tokens, vocabulary %d\n", p.out.c_str(), p.task.c_str(), (long long)p.train, (long long)p.val, p.context, p.vocab);
+        file_replace(p.out + "/source.txt",
+                     format("source: probe %s\ncontext: %d\npairs: %d\nvocabulary: %d\nseed: %llu\n", p.task.c_str(),
+                            p.context, p.pairs, p.vocab, (unsigned long long)p.seed));
+        printf("%s: %s, %lld + %lld sequences of %d tokens, vocabulary %d\n", p.out.c_str(), p.task.c_str(),
+               (long long)p.train, (long long)p.val, p.context, p.vocab);
         return EXIT_DONE;
     });
 }

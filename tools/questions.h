@@ -25,7 +25,8 @@ inline std::vector<Question> questions_read(const std::string& path) {
         if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
         const std::string where = format("%s, line %lld", path.c_str(), (long long)number);
         const nlohmann::json j = json_parse(line, where);
-        const bool right = j.is_object() && j.contains("ctx") && j["ctx"].is_string() && j.contains("endings") && j["endings"].is_array() && j.contains("label");
+        const bool right = j.is_object() && j.contains("ctx") && j["ctx"].is_string() && j.contains("endings") &&
+                           j["endings"].is_array() && j.contains("label");
         ensure_usage(right, "%s: not a question; it needs \"ctx\", \"endings\" and \"label\"", where.c_str());
         Question q{j["ctx"].get<std::string>(), {}, -1};
         for (const auto& e : j["endings"]) {
@@ -34,7 +35,8 @@ inline std::vector<Question> questions_read(const std::string& path) {
         }
         if (j["label"].is_number_integer()) q.label = j["label"].get<int>();
         if (j["label"].is_string()) q.label = atoi(j["label"].get<std::string>().c_str());
-        ensure_usage(q.label >= 0 && q.label < int(q.endings.size()), "%s: the label is none of the %zu endings", where.c_str(), q.endings.size());
+        ensure_usage(q.label >= 0 && q.label < int(q.endings.size()), "%s: the label is none of the %zu endings",
+                     where.c_str(), q.endings.size());
         list.push_back(q);
     }
     ensure_usage(!list.empty(), "%s: no question in it", path.c_str());
@@ -69,7 +71,8 @@ inline Scores questions_score(Decoder& d, const Tokenizer& tokenizer, const std:
         const size_t room = size_t(d.shape.capacity);
         ensure_usage(longest > 0 && longest < room, "an ending of %zu tokens does not fit into the context of %zu", longest, room);
         if (context.empty()) context.push_back(0);
-        if (context.size() + longest > room) context.erase(context.begin(), context.end() - int64_t(room - longest));     // its end matters most
+        // its end matters most
+        if (context.size() + longest > room) context.erase(context.begin(), context.end() - int64_t(room - longest));
         d.length[0] = 0;
         std::vector<NewToken> tokens;
         for (int id : context) tokens.push_back({0, id});

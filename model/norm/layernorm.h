@@ -18,11 +18,11 @@ inline void norm_forward(floatX* y, const floatX* x, const Part& p) {
 }
 
 inline void norm_residual_forward(floatX* sum, floatX* y, const floatX* x, const floatX* branch, const Part& p) {
-    residual_layernorm_forward(sum, y, p.save_master(NORM_MEAN), p.save_master(NORM_RSTD), x, branch, p.w[NORM_GAIN], p.w[NORM_BIAS], p.rows(),
-                               p.c.C);
+    residual_layernorm_forward(sum, y, p.save_master(NORM_MEAN), p.save_master(NORM_RSTD), x, branch, p.w[NORM_GAIN],
+                               p.w[NORM_BIAS], p.rows(), p.c.C);
 }
 
 inline void norm_backward(floatX* dx, const floatX* dy, const floatX* x, const Part& p, Write write) {
-    layernorm_backward(dx, p.dw[NORM_GAIN], p.dw[NORM_BIAS], dy, x, p.w[NORM_GAIN], p.save_master(NORM_MEAN), p.save_master(NORM_RSTD), p.rows(),
-                       p.c.C, write == Write::add, p.accumulate);
+    layernorm_backward(dx, p.dw[NORM_GAIN], p.dw[NORM_BIAS], dy, x, p.w[NORM_GAIN], p.save_master(NORM_MEAN),
+                       p.save_master(NORM_RSTD), p.rows(), p.c.C, write == Write::add, p.accumulate);
 }

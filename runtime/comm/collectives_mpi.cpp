@@ -1,8 +1,9 @@
 // Reduce-scatter, all-gather and all-reduce of tensors in host memory, by non-blocking messages between pairs of ranks. See comm.h.
 //
-// Direct exchange: piece r of every rank goes straight to rank r, which adds the N values by the tree of comm_tree_sum.h; all-gather sends
-// the own piece to all others. Per rank (N-1)/N of the tensor is sent and as much received, the least there can be (Patarasuk and Yuan 2009);
-// a ring moves as much in N-1 dependent steps, but would add in ring order.
+// Direct exchange: piece r of every rank goes straight to rank r, which adds the N values by the tree of
+// comm_tree_sum.h; all-gather sends the own piece to all others. Per rank (N-1)/N of the tensor is sent and
+// as much received, the least there can be (Patarasuk and Yuan 2009); a ring moves as much in N-1 dependent
+// steps, but would add in ring order.
 // A tensor travels in chunks: a few are under way at a time, so that the memory for arriving values is bounded whatever the tensor. Only
 // the oldest few requests move; as all ranks make them in the same order, the oldest one can always finish.
 // MPI moves data only inside its calls (no progress thread): comm_poll between layers and every wait advance all requests.
@@ -18,7 +19,8 @@
 static constexpr size_t LARGEST_CHUNK = size_t(512) << 10;      // bytes of one message of values to add: added while in the L2 cache
 static constexpr size_t SMALLEST_CHUNK = size_t(4) << 10;
 static constexpr size_t GATHER_CHUNK = size_t(4) << 20;         // these go straight to their place
-static constexpr size_t ARRIVALS = size_t(8) << 20;             // bytes for arriving values; more only where SMALLEST_CHUNK asks for it (above 256 ranks)
+// bytes for arriving values; more only where SMALLEST_CHUNK asks for it (above 256 ranks)
+static constexpr size_t ARRIVALS = size_t(8) << 20;
 static constexpr int WINDOW = 4;                                // chunks of a request under way
 static constexpr int MOVING = 2;                                // requests under way
 
@@ -88,17 +90,21 @@ static void post_chunk(Exchange& x, Chunk& c, size_t index) {
     c.busy = true;
     c.arriving.clear();
     c.leaving.clear();
-    if (x.phase == Phase::reduce && c.values.size() < size_t(comm.size - 1) * x.chunk * element) c.values.resize(size_t(comm.size - 1) * x.chunk * element);
+    if (x.phase == Phase::reduce && c.values.size() < size_t(comm.size - 1) * x.chunk * element)
+        c.values.resize(size_t(comm.size - 1) * x.chunk * element);
     for (int s = 1; s < comm.size; s++) {
         const int from = (comm.rank + comm.size - s) % comm.size;
         const Span arriving = x.phase == Phase::reduce ? mine : span_of(x, from, index);
-        void* to = x.phase == Phase::reduce ? &c.values[size_t(from < comm.rank ? from : from - 1) * x.chunk * element] : x.data + arriving.begin * element;
+        void* to = x.phase == Phase::reduce ? &c.values[size_t(from < comm.rank ? from : from - 1) * x.chunk * element]
+                                            : x.data + arriving.begin * element;
         if (arriving.length) mpi_check(MPI_Irecv(to, int(arriving.length), type, from, x.tag, comm.tensors, &c.arriving.emplace_back()));
     }
     for (int s = 1; s < comm.size; s++) {
         const int to = (comm.rank + s) % comm.size;
         const Span leaving = x.phase == Phase::reduce ? span_of(x, to, index) : mine;
-        if (leaving.length) mpi_check(MPI_Isend(x.data + leaving.begin * element, int(leaving.length), type, to, x.tag, comm.tensors, &c.leaving.emplace_back()));
+        if (leaving.length)
+            mpi_check(MPI_Isend(x.data + leaving.begin * element, int(leaving.length), type, to, x.tag, comm.tensors,
+                                &c.leaving.emplace_back()));
     }
 }
 
@@ -177,7 +183,8 @@ bool tensors_oldest(std::string& collective, std::string& what) {
 }
 
 // ---------------------------------------------------------------------------------------------- requests
-static CommRequest start(const char* collective, Phase phase, bool gather_after, void* data, size_t total, size_t piece, Number type, const char* what) {
+static CommRequest start(const char* collective, Phase phase, bool gather_after, void* data, size_t total, size_t piece,
+                         Number type, const char* what) {
     if (comm.size == 1 || total == 0) return -1;
     ensure(phase == Phase::gather || type != Number::bf16, "%s of %s: sums are made of f32 or f64, not of bf16", collective, what);
     Exchange x;
@@ -208,7 +215,9 @@ CommRequest comm_all_reduce(void* data, size_t n, Number type, const char* what)
 void comm_wait(CommRequest& request) {
     if (request >= first_request && size_t(request - first_request) < exchanges.size()) {
         const Exchange x = exchanges[size_t(request - first_request)];       // its name, for the message
-        wait_until([&] { return request < first_request || exchanges[size_t(request - first_request)].phase == Phase::done; }, x.collective, x.what.c_str());
+        wait_until(
+            [&] { return request < first_request || exchanges[size_t(request - first_request)].phase == Phase::done; },
+            x.collective, x.what.c_str());
     }
     request = -1;
 }

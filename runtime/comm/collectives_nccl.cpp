@@ -1,14 +1,16 @@
 // Reduce-scatter, all-gather and all-reduce of tensors in GPU memory, by NCCL; MPI starts it. See comm.h.
 //
-// The calls are queued on a stream of their own. Two events order them: it waits for the compute stream's work so far (`ready`), and comm_wait
-// lets the compute stream wait for the result (`done`). The host never waits here. In-place forms [NCCL user guide, "In-place operations"]:
+// The calls are queued on a stream of their own. Two events order them: it waits for the compute stream's
+// work so far (`ready`), and comm_wait lets the compute stream wait for the result (`done`). The host never
+// waits here. In-place forms [NCCL user guide, "In-place operations"]:
 // reduce-scatter receives at send + rank * piece, all-gather sends from receive + rank * piece.
 // NCCL adds in the order of its rings and trees: the same in every run with the same ranks and the same NCCL, not comm_tree_sum.h's.
 //
-// Hung partners: the communicator is non-blocking (NCCL 2.14 and later), so that the host is never held inside NCCL; the host waits for the
-// device through comm_wait_device, under the timeout and the roll call of comm_wait.cpp. What that cannot see, a main thread held inside a
-// CUDA call because the queue of launches behind a hung collective is full, the watchdog thread does: it ends this process, and the launcher
-// then ends the others.
+// Hung partners: the communicator is non-blocking (NCCL 2.14 and later), so that the host is never held
+// inside NCCL; the host waits for the device through comm_wait_device, under the timeout and the roll call of
+// comm_wait.cpp. What that cannot see, a main thread held inside a CUDA call because the queue of launches
+// behind a hung collective is full, the watchdog thread does: it ends this process, and the launcher then
+// ends the others.
 // Compiled by g++ against NCCL's and CUDA's C headers; run without a GPU against test/fakes/fake_nccl.cpp.
 #include <algorithm>
 #include <chrono>
@@ -28,7 +30,8 @@
 
 cudaStream_t compute_stream();                                  // backend_cuda.cu
 
-static constexpr double WATCHDOG_GRACE_SECONDS = 30;            // beyond the timeout, or as long again if that is less: the roll call, which names the culprit, goes first
+// beyond the timeout, or as long again if that is less: the roll call, which names the culprit, goes first
+static constexpr double WATCHDOG_GRACE_SECONDS = 30;
 
 struct Flight {                                                 // a collective that the device has not finished, as far as we have looked
     CommRequest request;
@@ -97,8 +100,13 @@ static void watch() {
         if (comm.timeout_seconds <= 0 || comm.ending || flights.empty() || now - main_thread_seen < patience) continue;
         const Flight& oldest = flights.front();
         if (now - oldest.queued < patience || cudaEventQuery(oldest.done) != cudaErrorNotReady) continue;
-        fprintf(stderr, "error: rank %d: %s of %s of step %lld is not done after %.0f s, and the main thread is held inside a CUDA call: another rank is hung, stopped or lost; "
-                "this rank is ended, and the launcher ends the others\n", comm.rank, oldest.collective, oldest.what.c_str(), static_cast<long long>(oldest.step), now - oldest.queued);
+        fprintf(stderr,
+                "error: rank %d: %s of %s of step %lld is not done after %.0f s, "
+                "and the main thread is held inside a CUDA call: another rank is hung, "
+                "stopped or lost; "
+                "this rank is ended, and the launcher ends the others\n",
+                comm.rank, oldest.collective, oldest.what.c_str(), static_cast<long long>(oldest.step),
+                now - oldest.queued);
         _exit(EXIT_FAILED);
     }
 }
@@ -195,7 +203,9 @@ static CommRequest start(const char* collective, const char* what, const std::fu
     flights.push_back({next_request, done, collective, what, comm.step, comm_clock()});
     return next_request++;
 }
-static void ensure_sum(Number type, const char* what) { ensure(type != Number::bf16, "sum of %s: sums are made of f32 or f64, not of bf16", what); }
+static void ensure_sum(Number type, const char* what) {
+    ensure(type != Number::bf16, "sum of %s: sums are made of f32 or f64, not of bf16", what);
+}
 
 CommRequest comm_reduce_scatter(void* data, size_t piece, Number type, const char* what) {
     if (comm.size == 1 || piece == 0) return -1;

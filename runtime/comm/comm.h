@@ -17,13 +17,13 @@
 #include "runtime/run/error.h"
 
 // ---------------------------------------------------------------------------------------------- who
-void comm_init();                        // first thing in a run, after signals_install and before backend_init; starts MPI if mpirun or srun started us
+void comm_init();                        // first, between signals_install and backend_init; starts MPI under mpirun or srun
 void comm_finalize();                    // last thing of a run that ended well; all ranks
 int comm_rank();                         // 0 .. comm_size() - 1; also before comm_init (0 then)
 int comm_size();
 int comm_local_rank();                   // among the ranks of this machine
 int comm_local_size();
-int comm_threads();                      // threads that suit this rank: the cores it may use, shared with the ranks that may use them too; at least 1
+int comm_threads();                      // for this rank: the cores it may use, divided among the ranks that share them; >= 1
 const char* comm_name();                 // "single process", "MPI", "NCCL"
 void comm_start_devices();               // after backend_init: NCCL's own start; nothing elsewhere
 void comm_set_timeout(double seconds);   // 0: wait for ever

@@ -1,6 +1,7 @@
 // Ranks as MPI processes: start, end, small operations in host memory, agreement, checkpoint pieces. See comm.h.
-// MPI is used as a carrier of messages: sums are added here, in an order of ours, because MPI leaves the order of its reductions to
-// the implementation (MPI 4.0, 6.9.1: recommended, not required, to be the same in every run). All calls come from the main thread (MPI_THREAD_FUNNELED).
+// MPI is used as a carrier of messages: sums are added here, in an order of ours, because MPI leaves the
+// order of its reductions to the implementation (MPI 4.0, 6.9.1: recommended, not required, to be the same in
+// every run). All calls come from the main thread (MPI_THREAD_FUNNELED).
 // Not for tensors: comm_collectives_mpi.cpp and comm_collectives_nccl.cpp.
 #include "runtime/comm/mpi.h"
 
@@ -47,14 +48,18 @@ static int threads_for_each(MPI_Comm local, int local_size) {
     }
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (known && comm.rank == 0 && CPU_COUNT(&any) * 2 < cores && !std::getenv("SLURM_JOB_ID"))
-        fprintf(stderr, "note: the launcher gives the ranks of this machine %d of its %ld cores; with Open MPI, mpirun --bind-to none gives all\n", CPU_COUNT(&any), cores);
+        fprintf(stderr,
+                "note: the launcher gives the ranks of this machine %d of its %ld cores; "
+                "with Open MPI, mpirun --bind-to none gives all\n",
+                CPU_COUNT(&any), cores);
     return std::max(1, omp_get_num_procs() / (known && sharers > 0 ? sharers : local_size));
 }
 
 void comm_init() {
     if (comm.started || !launched()) return;
     int provided = MPI_THREAD_SINGLE;
-    ensure(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS, "MPI_Init_thread failed; is this MPI's own mpirun used?");
+    ensure(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS,
+           "MPI_Init_thread failed; is this MPI's own mpirun used?");
     comm.started = true;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);        // the communicators made from it take it over
     mpi_check(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank));
@@ -64,8 +69,12 @@ void comm_init() {
         int length;
         if (comm.size > 1 || environment_number(name) <= 1) continue;
         MPI_Get_library_version(version, &length);
-        fail_usage("%s is %d, but each process finds itself alone: the launcher is not the one of the MPI this program was built with (%.40s); use that one's mpirun, "
-                   "under Slurm srun --mpi=pmix or --mpi=pmi2", name, environment_number(name), version);
+        fail_usage(
+            "%s is %d, but each process finds itself alone: "
+            "the launcher is not the one of the MPI this program was built with (%.40s); "
+            "use that one's mpirun, "
+            "under Slurm srun --mpi=pmix or --mpi=pmi2",
+            name, environment_number(name), version);
     }
     for (MPI_Comm* c : {&comm.small, &comm.tensors, &comm.pieces, &comm.roll}) mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, c));
     MPI_Comm local;

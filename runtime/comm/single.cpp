@@ -10,7 +10,9 @@
 void comm_init() {
     for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
         const char* value = std::getenv(name);
-        ensure_usage(!value || std::atoi(value) <= 1, "%s is %s, but this program was built without MPI; install libopenmpi-dev and build again, or start one process",
+        ensure_usage(!value || std::atoi(value) <= 1,
+                     "%s is %s, but this program was built without MPI; "
+                     "install libopenmpi-dev and build again, or start one process",
                      name, value);
     }
 }

@@ -1,4 +1,5 @@
-// Waiting for other ranks: the loop behind every blocking call of comm.h, and what happens when somebody does not come (RELIABILITY.md, 12 and 13).
+// Waiting for other ranks: the loop behind every blocking call of comm.h, and what happens when somebody does
+// not come (RELIABILITY.md, 12 and 13).
 //
 // A rank that has waited for the timeout without any message arriving calls the roll: it tells all ranks where it is ("step 12,
 // reduce-scatter of h.3") and everyone who hears it answers all others in the same way. Who has not answered after some seconds is
@@ -131,13 +132,16 @@ static double answer_seconds() { return std::clamp(comm.timeout_seconds, 1.0, AN
         std::string line;
         int named = 0;
         for (int r = 0; r < comm.size; r++)
-            if (answers[size_t(r)].rank < 0 && ++named <= 8) line += format("%srank %d (%s)", line.empty() ? "" : ", ", r, hosts[size_t(r)].c_str());
+            if (answers[size_t(r)].rank < 0 && ++named <= 8)
+                line += format("%srank %d (%s)", line.empty() ? "" : ", ", r, hosts[size_t(r)].c_str());
         if (named > 8) line += format(" and %d more", named - 8);
         if (named) line += " did not answer: hung, stopped or lost";
         else line = "all ranks answered, but they wait for each other: they did not make the same calls";
-        line += format("; rank %d (%s) has waited for %.0f s at %s", patient->rank, patient->host, patient->waited_seconds, position(*patient).c_str());
+        line += format("; rank %d (%s) has waited for %.0f s at %s", patient->rank, patient->host,
+                       patient->waited_seconds, position(*patient).c_str());
         for (const Answer& a : answers)             // ranks that are somewhere else are the likely cause
-            if (a.rank >= 0 && position(a) != position(*patient) && line.size() < 1500) line += format("; rank %d is at %s", a.rank, position(a).c_str());
+            if (a.rank >= 0 && position(a) != position(*patient) && line.size() < 1500)
+                line += format("; rank %d is at %s", a.rank, position(a).c_str());
         fprintf(stderr, "error: %s; all processes are ended. If a rank may take that long, raise the timeout\n", line.c_str());
     } else {
         sleep(2);                                   // the speaker's line comes out, and its abort ends us

@@ -16,8 +16,9 @@ void copy_to_device(void* device, const void* host, size_t bytes);
 void copy_to_host(void* host, const void* device, size_t bytes);    // waits for the work before it
 void device_synchronize();
 
-// Scratch memory that the kernels share for partial sums. Reserved before training with the most that any of them will want, so that
-// nothing is allocated afterwards. device_fixed_bytes: what the backend keeps anyway (its smallest scratch, the matrix library's workspace).
+// Scratch memory that the kernels share for partial sums. Reserved before training with the most that any of
+// them will want, so that nothing is allocated afterwards. device_fixed_bytes: what the backend keeps anyway
+// (its smallest scratch, the matrix library's workspace).
 void device_scratch_reserve(size_t bytes);
 size_t device_fixed_bytes();
 

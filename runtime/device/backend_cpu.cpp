@@ -38,7 +38,10 @@ void backend_init(int threads) {
     ensure_threads(threads_in_use);
     omp_set_num_threads(threads_in_use);
     static bool said = sizeof(floatX) != 2 || has_bf16_products();
-    if (!said) fprintf(stderr, "note: bf16 is correct here but slow: no AVX512_BF16 or AMX, or a build without oneDNN, so products are done in fp32; PRECISION=fp32 is faster\n");
+    if (!said)
+        fprintf(stderr,
+                "note: bf16 is correct here but slow: no AVX512_BF16 or AMX, "
+                "or a build without oneDNN, so products are done in fp32; PRECISION=fp32 is faster\n");
     said = true;
 }
 

@@ -38,8 +38,10 @@ void device_scratch_reserve(size_t bytes) {
     scratch = {device_alloc(bytes), bytes};
 }
 void* device_scratch(size_t bytes) {
-    if (!scratch.memory) device_scratch_reserve(0);           // backend_init does it; a test may not have called that
-    ensure(bytes <= scratch.bytes, "a kernel needs %zu bytes of scratch memory and %zu are reserved (device_scratch_reserve); a smaller --micro-batch needs less",
+    if (!scratch.memory) device_scratch_reserve(0);    // backend_init does it; a test may not have called that
+    ensure(bytes <= scratch.bytes,
+           "a kernel needs %zu bytes of scratch memory and %zu are reserved "
+           "(device_scratch_reserve); a smaller --micro-batch needs less",
            bytes, scratch.bytes);
     return scratch.memory;
 }
@@ -115,13 +117,16 @@ void backend_init(int threads) {
     threads_in_use = host_threads(threads);
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
-    ensure(status == cudaSuccess && count > 0, "no usable NVIDIA GPU: %s; install or update its driver, or build for the processor with `make BACKEND=cpu`",
+    ensure(status == cudaSuccess && count > 0,
+           "no usable NVIDIA GPU: %s; install or update its driver, or build for the processor with `make BACKEND=cpu`",
            status == cudaSuccess ? "none in this machine" : cudaGetErrorString(status));
     int device = comm_local_rank() % count;          // processes on one machine take one GPU each; a launcher may show each only its own
     cudaDeviceProp properties;
     cuda_check(cudaSetDevice(device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
-    ensure(properties.major >= 8, "%s is too old: its compute capability is %d.%d, this program needs 8.0 (A100) or later; build with `make BACKEND=cpu`",
+    ensure(properties.major >= 8,
+           "%s is too old: its compute capability is %d.%d, "
+           "this program needs 8.0 (A100) or later; build with `make BACKEND=cpu`",
            properties.name, properties.major, properties.minor);
     if (stream) return;
     cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -140,8 +145,11 @@ void* device_alloc(size_t bytes) {
         size_t free_bytes = 0, all = 0;
         cudaGetLastError();                          // the error is reported here, not by the next launch
         cuda_check(cudaMemGetInfo(&free_bytes, &all));
-        fail("out of GPU memory: %.2f GiB asked for with %.2f GiB allocated; %.2f of the GPU's %.2f GiB are free; a smaller --micro-batch, --context or model needs less",
-             gib(bytes), gib(allocated_bytes), gib(free_bytes), gib(all));
+        fail(
+            "out of GPU memory: %.2f GiB asked for with %.2f GiB allocated; "
+            "%.2f of the GPU's %.2f GiB are free; a smaller --micro-batch, "
+            "--context or model needs less",
+            gib(bytes), gib(allocated_bytes), gib(free_bytes), gib(all));
     }
     cuda_check(status);
     remember(p, bytes);

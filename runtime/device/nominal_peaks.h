@@ -1,8 +1,10 @@
-// Nominal dense bf16 tensor-core rates with fp32 accumulation: what "MFU" divides by. A figure that is printed with sparsity stands
-// here halved, and on GeForce cards the rate with fp32 accumulation is half the one with fp16 accumulation. Where NVIDIA prints them: the
-// cards' data sheets, the Blackwell Architecture Technical Brief (table 3), the GA102, Ada and RTX Blackwell whitepapers. These documents
-// could not be opened when the table was written. Confirmed by at least two other published tables: H100 and H200 SXM, B200, GB200, A100, A10,
-// A40, L4, L40S, RTX 4090, RTX 5090. Not confirmed: all others (for the B300 one published figure disagrees).
+// Nominal dense bf16 tensor-core rates with fp32 accumulation: what "MFU" divides by. A figure that is
+// printed with sparsity stands here halved, and on GeForce cards the rate with fp32 accumulation is half the
+// one with fp16 accumulation. Where NVIDIA prints them: the cards' data sheets, the Blackwell Architecture
+// Technical Brief (table 3), the GA102, Ada and RTX Blackwell whitepapers. These documents could not be
+// opened when the table was written. Confirmed by at least two other published tables: H100 and H200 SXM,
+// B200, GB200, A100, A10, A40, L4, L40S, RTX 4090, RTX 5090. Not confirmed: all others (for the B300 one
+// published figure disagrees).
 // Clocks under load are lower than the nominal ones, so that no program reaches these rates: make gpu-check measures what can be reached.
 // Not for cards that are not listed: their MFU is left out rather than guessed.
 #pragma once
@@ -11,7 +13,9 @@
 struct NominalPeak {
     const char* name;            // after "NVIDIA " and "GeForce "
     double tflops;
-    bool family;                 // the driver's name goes on behind it ("A100-SXM4-80GB", "H100 80GB HBM3"); else it must end there ("RTX 4080 SUPER" is another card)
+    // the driver's name goes on behind it ("A100-SXM4-80GB", "H100 80GB HBM3"); else it must end there ("RTX
+    // 4080 SUPER" is another card)
+    bool family;
 };
 // The first that fits wins: special cases stand before their family.
 inline constexpr NominalPeak NOMINAL_PEAKS[] = {

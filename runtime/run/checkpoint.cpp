@@ -117,15 +117,20 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
         std::error_code ignored;
         fs::remove_all(tmp, ignored);
         const bool disk = dynamic_cast<const WriteError*>(&e) || dynamic_cast<const fs::filesystem_error*>(&e);
-        const std::string space = !disk ? "" : format("; it needs about %s (%llu bytes), %s (%llu bytes) are free", human_bytes(double(needed)).c_str(),
-            (unsigned long long)needed, human_bytes(double(free_bytes(dir))).c_str(), (unsigned long long)free_bytes(dir));
-        fail("checkpoint of step %lld not saved: %s%s; older checkpoints are untouched", (long long)step, error_text(e).c_str(), space.c_str());
+        const std::string space =
+            !disk ? ""
+                  : format("; it needs about %s (%llu bytes), %s (%llu bytes) are free",
+                           human_bytes(double(needed)).c_str(), (unsigned long long)needed,
+                           human_bytes(double(free_bytes(dir))).c_str(), (unsigned long long)free_bytes(dir));
+        fail("checkpoint of step %lld not saved: %s%s; older checkpoints are untouched", (long long)step,
+             error_text(e).c_str(), space.c_str());
     }
     crash_point("before-latest");
     file_replace(dir + "/latest", name + "\n");
     crash_point("after-latest");
     // Once there was a checkpoint, a folder without any is a loss and not a young run; never earlier, never twice.
-    if (!file_exists(saved_mark(w.run_dir))) file_replace(saved_mark(w.run_dir), "a checkpoint of this run was saved: --resume needs one\n");
+    if (!file_exists(saved_mark(w.run_dir)))
+        file_replace(saved_mark(w.run_dir), "a checkpoint of this run was saved: --resume needs one\n");
 
     // Steps beyond this one can only be damaged ones that the run fell back from: they do not count as kept, and are not ours to delete.
     crash_point("before-prune");
@@ -180,7 +185,8 @@ std::string checkpoint_verify(const std::string& dir) {
         ensure(hash_hex(manifest.dump()) == own_hash, "%s: wrong checksum, the manifest itself is damaged", where.c_str());
         ensure(manifest.at("format") == MANIFEST_FORMAT, "%s: format %s, this program reads %d", where.c_str(),
                manifest.at("format").dump().c_str(), MANIFEST_FORMAT);
-        ensure(step < 0 || manifest.at("step") == step, "%s: step %s does not fit the folder's name", where.c_str(), manifest.at("step").dump().c_str());
+        ensure(step < 0 || manifest.at("step") == step, "%s: step %s does not fit the folder's name", where.c_str(),
+               manifest.at("step").dump().c_str());
         for (const char* name : FILES) {
             const json& expected = manifest.at("files").at(name);
             const std::string path = dir + "/" + name;
@@ -210,7 +216,9 @@ CheckpointFound checkpoint_find(const std::string& run_dir) {
     }
     ensure(candidates.empty(), "%s: none of the %zu checkpoints can be used; start again with --overwrite, or restore a copy",
            checkpoints_dir(run_dir).c_str(), candidates.size());
-    ensure_usage(!file_exists(saved_mark(run_dir)), "%s: the checkpoints are gone, though at least one was saved; put them back, or start again with --overwrite",
+    ensure_usage(!file_exists(saved_mark(run_dir)),
+                 "%s: the checkpoints are gone, though at least one was saved; put them back, "
+                 "or start again with --overwrite",
                  checkpoints_dir(run_dir).c_str());
     return {};
 }

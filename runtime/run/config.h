@@ -35,12 +35,14 @@ struct ModelConfig {
     Position pos = Position::rope;
     double rope_theta = 10000;
     int own[MAX_OWN] = {AUTO, AUTO, AUTO, AUTO, AUTO, AUTO, AUTO, AUTO};     // the variant's own options, by the enum in its file
-    int Vp() const { return (V + 127) / 128 * 128; }   // padded so that the head's product has aligned rows; the padding never gets probability
+    // padded so that the head's product has aligned rows; the padding never gets probability
+    int Vp() const { return (V + 127) / 128 * 128; }
 };
 
 const char* position_name(Position p);
 Position position_from_name(const std::string& name);   // fails with the list of names
-void own_defaults(ModelConfig& c, std::span<const VariantOption> table);                // flags and choices that are still AUTO: off, the first
+// flags and choices that are still AUTO: off, the first
+void own_defaults(ModelConfig& c, std::span<const VariantOption> table);
 std::string json_key(const char* option);                                   // "mla-dc" -> "mla_dc"
 
 // What the program that reads the options was built as.

@@ -22,7 +22,8 @@ std::string describe_run(const RunFacts& f, const Options& o) {
                   {"flops_per_token", f.flops_per_token},
                   {"flops_per_token_causal", f.flops_per_token_causal}};
     for (const auto& [name, value] : f.sizes) j["model"][name] = value;
-    j["build"] = {{"backend", f.backend}, {"precision", f.precision}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
+    j["build"] = {{"backend", f.backend}, {"precision", f.precision}, {"commit", build.commit},
+                  {"compiler", build.compiler}, {"flags", build.flags}};
     j["machine"] = {{"cpu", f.cpu}, {"threads", f.threads}, {"ranks", f.ranks}, {"communication", f.communication}};
     j["data"] = {{"train_tokens", f.train_tokens},
                  {"val_tokens", f.val_tokens},
@@ -46,8 +47,8 @@ static std::string told(const json& j, const char* part, const char* key) {
     return j.contains(part) && j[part].contains(key) ? told_whole(j[part][key]) : "?";
 }
 
-void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks, const std::string& where,
-                    int64_t done) {
+void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks,
+                    const std::string& where, int64_t done) {
     const json old = parsed_description(old_description, where), now = json::parse(now_description);
     const std::string old_ranks = told(old, "machine", "ranks");
     const bool same_ranks = old_ranks == "?" ? ranks == 1 : old_ranks == std::to_string(ranks);
@@ -58,7 +59,9 @@ void check_same_run(const std::string& old_description, const std::string& now_d
     };
     const Program plain;                                     // (older runs name no norm and no MLP)
     for (const auto& [choice, if_missing] : {std::pair{"attn", "?"}, {"norm", plain.norm}, {"mlp", plain.mlp}}) {
-        const std::string was = !old.contains(choice) ? if_missing : old[choice].is_string() ? old[choice].get<std::string>() : told_whole(old[choice]);
+        const std::string was = !old.contains(choice)     ? if_missing
+                                : old[choice].is_string() ? old[choice].get<std::string>()
+                                                          : told_whole(old[choice]);
         const std::string is = now[choice].get<std::string>();
         if (was != is) differ.push_back(std::string(choice) + ": " + printable(was) + " -> " + is);
     }
@@ -66,7 +69,8 @@ void check_same_run(const std::string& old_description, const std::string& now_d
     for (const char* key : {"train_fingerprint", "val_fingerprint", "tokenizer_fingerprint"}) compare("data", key);
     std::string list;
     for (const std::string& s : differ) list += (list.empty() ? "" : ", ") + s;
-    ensure_usage(differ.empty(), "%s: cannot resume a different run (%s); give another --run, or put these back", where.c_str(), list.c_str());
+    ensure_usage(differ.empty(), "%s: cannot resume a different run (%s); give another --run, or put these back",
+                 where.c_str(), list.c_str());
 }
 
 void check_same_as_rank_0(const std::string& rank_0, const std::string& mine_text) {
@@ -83,7 +87,9 @@ void check_same_as_rank_0(const std::string& rank_0, const std::string& mine_tex
         for (const auto& [key, x] : value.items())
             if (first[part][key] != x) list += " " + part + "." + key + ": " + first[part][key].dump() + " -> " + x.dump();
     }
-    ensure_usage(list.empty(), "differs from rank 0 (rank 0's -> this one's):%s; start the same program with the same options and data everywhere",
+    ensure_usage(list.empty(),
+                 "differs from rank 0 (rank 0's -> this one's):%s; "
+                 "start the same program with the same options and data everywhere",
                  list.c_str());
 }
 
@@ -94,7 +100,8 @@ std::vector<std::string> rounding_notes(const std::string& old_description, cons
         const std::string was = told(old, part, key), is = told(now, part, key);
         if (was == is || was == "?") continue;
         if (std::string(key) == "ranks" && o.deterministic_ranks > 0) continue;
-        notes.push_back(format("note: %s was %s and is %s: rounding may differ from a run that was not interrupted", key, printable(was).c_str(), is.c_str()));
+        notes.push_back(format("note: %s was %s and is %s: rounding may differ from a run that was not interrupted",
+                               key, printable(was).c_str(), is.c_str()));
     }
     return notes;
 }

@@ -44,7 +44,8 @@ InspectSource inspect_open(const std::string& path) {
             if (s.problem.empty()) s.problem = e.what();
         }
     }
-    ensure(!s.files.empty(), "%s: %s", s.path.c_str(), s.problem.empty() ? "neither a run, nor a checkpoint, nor a .safetensors file" : s.problem.c_str());
+    ensure(!s.files.empty(), "%s: %s", s.path.c_str(),
+           s.problem.empty() ? "neither a run, nor a checkpoint, nor a .safetensors file" : s.problem.c_str());
     return s;
 }
 

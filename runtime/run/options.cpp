@@ -83,7 +83,8 @@ static std::vector<Field> option_table(Options& o) {
         {"", "beta2", "X", "AdamW: memory of the square", &o.beta2, curve, 0, 0.9999999, {}},
         {"", "eps", "X", "AdamW: added to the root", &o.eps, curve, 1e-30, 1, {}},
         {"", "grad-clip", "X", "largest global gradient norm; 0: off", &o.grad_clip, curve, 0, 1e9, {}},
-        {"", "spike-zscore", "Z", "skip updates with a norm Z deviations above the recent mean; 0: off", &o.spike_zscore, curve, 0, 1e9, {}},
+        {"", "spike-zscore", "Z", "skip updates with a norm Z deviations above the recent mean; 0: off",
+         &o.spike_zscore, curve, 0, 1e9, {}},
         {"", "stochastic-rounding", "", "bf16: round weights at random, right in the mean", &o.stochastic_rounding, curve, 0, 0, {}},
         {"", "seed", "N", "of weights and of the order of the data", &o.seed, curve, 0, 0, {}},
         {"Data", "data", "DIR", "folder with train*.bin, val*.bin", &o.data, curve, 0, 0, {}},
@@ -98,14 +99,16 @@ static std::vector<Field> option_table(Options& o) {
         {"Run", "run", "NAME", "name of the run; default: ATTN-pos-seed", &o.run, harmless, 0, 0, {}},
         {"", "runs-dir", "DIR", "where runs live", &o.runs_dir, harmless, 0, 0, {}},
         {"", "resume", "", "continue the run, with its own config.json", &o.resume, action, 0, 0, {}},
-        {"", "init-from", "PATH", "begin with the weights of a run or a checkpoint (build/import makes one)", &o.init_from, curve, 0, 0, {}},
+        {"", "init-from", "PATH", "begin with the weights of a run or a checkpoint (build/import makes one)",
+         &o.init_from, curve, 0, 0, {}},
         {"", "branch-from", "PATH", "go on from a run or a checkpoint, as a run of its own", &o.branch_from, action, 0, 0, {}},
         {"", "overwrite", "", "delete the run of this name first", &o.overwrite, action, 0, 0, {}},
         {"", "save-every", "N", "steps between checkpoints; 0: only the last", &o.save_every, harmless, 0, BIG, {}},
         {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
         {"", "stop-at", "N", "stop and save after this step; 0: off", &o.stop_at, action, 0, BIG, {}},
         {"", "threads", "N", "0: all", &o.threads, harmless, 0, 4096, {}},
-        {"", "recompute", "N", "less memory: the MLP's hidden outputs (1), the norms' too (2) again in the backward", &o.recompute, harmless, 0, 2, {}},
+        {"", "recompute", "N", "less memory: the MLP's hidden outputs (1), the norms' too (2) again in the backward",
+         &o.recompute, harmless, 0, 2, {}},
         {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},
         {"", "dry-run", "", "sizes, memory and FLOPs, no training", &o.dry_run, action, 0, 0, {}},
         {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},
@@ -164,7 +167,8 @@ static void set_word(const Field& f, const std::string& word, const std::string&
         fail_usage("%s: '%s' is unknown; choose one of: %s", where.c_str(), printable(word).c_str(), all.c_str());
     }
     if (auto* text = std::get_if<std::string*>(&f.value)) **text = word;
-    else if (auto* own = std::get_if<Own>(&f.value)) *own->value = int(std::find(f.choices.begin(), f.choices.end(), word) - f.choices.begin());
+    else if (auto* own = std::get_if<Own>(&f.value))
+        *own->value = int(std::find(f.choices.begin(), f.choices.end(), word) - f.choices.begin());
     else {
         try {
             *std::get<Position*>(f.value) = position_from_name(word);
@@ -287,8 +291,8 @@ static bool same_rates(const Options& a, const Options& b, int64_t done) {
     return true;
 }
 
-std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks, const std::string& where,
-                                           int64_t done) {
+std::vector<std::string> options_conflicts(const std::string& old_json, const Options& now, int ranks, bool same_ranks,
+                                           const std::string& where, int64_t done) {
     Options before, after = now;
     before.program = now.program;
     options_from_json(before, old_json, where);
@@ -340,11 +344,13 @@ static void options_check(const Options& o) {
     ensure_usage(m.HS > 0 || m.C % m.NH == 0, "--width: %d is not a multiple of --heads %d; change one, or give --head-dim", m.C, m.NH);
     ensure_usage(m.NKV == 0 || m.NH % m.NKV == 0, "--kv-heads: %d does not divide --heads %d", m.NKV, m.NH);
     int64_t tokens;
-    ensure_usage(!__builtin_mul_overflow(o.steps, o.batch_tokens, &tokens), "--steps: %lld of --batch-tokens %lld are more than 2^63 tokens",
-                 (long long)o.steps, (long long)o.batch_tokens);
+    ensure_usage(!__builtin_mul_overflow(o.steps, o.batch_tokens, &tokens),
+                 "--steps: %lld of --batch-tokens %lld are more than 2^63 tokens", (long long)o.steps,
+                 (long long)o.batch_tokens);
     ensure_usage(o.stop_at <= o.steps, "--stop-at: %lld is beyond the last step, --steps %lld", (long long)o.stop_at, (long long)o.steps);
     ensure_usage(!(o.resume && o.overwrite), "--resume and --overwrite exclude each other");
-    ensure_usage(o.init_from.empty() || o.branch_from.empty(), "--init-from takes weights only and begins at step 0, --branch-from goes on from a step: choose one");
+    ensure_usage(o.init_from.empty() || o.branch_from.empty(),
+                 "--init-from takes weights only and begins at step 0, --branch-from goes on from a step: choose one");
     ensure_usage(!o.data.empty() && !o.runs_dir.empty(), "%s: the value is empty", o.data.empty() ? "--data" : "--runs-dir");
     batch_plan(o);
 }
@@ -392,7 +398,8 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {
         std::string name = std::string(e.what()).substr(0, std::string(e.what()).find_first_of(": "));
-        fail_usage("%s (--help lists the options)", is_option(name) ? (name + ": needs a value").c_str() : printable(e.what(), 200).c_str());
+        fail_usage("%s (--help lists the options)",
+                   is_option(name) ? (name + ": needs a value").c_str() : printable(e.what(), 200).c_str());
     }
     if (help->count() > 0) return print_help(argv[0], program), false;
     if (version->count() > 0) return printf("qv.cu, attention %s, norm %s, mlp %s\n", attn_name, program.norm, program.mlp), false;
@@ -403,7 +410,8 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
         if (!extra.starts_with("-")) continue;       // may be the value of an unknown option, which comes first
         std::string name = extra.substr(0, extra.find('=')), near = nearest_name(name, names);
         std::string owner = name.starts_with("--") ? variant_of_option(program, name.substr(2)) : "";
-        ensure_usage(owner.empty() || owner == attn_name, "%s: an option of attention %s; this program has %s", printable(name).c_str(), owner.c_str(), attn_name);
+        ensure_usage(owner.empty() || owner == attn_name, "%s: an option of attention %s; this program has %s",
+                     printable(name).c_str(), owner.c_str(), attn_name);
         std::string advice = near.empty() ? "--help lists them" : "did you mean " + near + "?";
         fail_usage("%s: unknown option; %s", printable(name).c_str(), advice.c_str());
     }
@@ -435,10 +443,13 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
         const json options = options_object(text, run_config);
         const Program plain;                         // (older runs name no norm and no MLP)
         const struct { const char *key, *word, *ours, *if_missing; } choices[] = {
-            {"attn", "attention", attn_name, attn_name}, {"norm", "norm", program.norm, plain.norm}, {"mlp", "MLP", program.mlp, plain.mlp}};
+            {"attn", "attention", attn_name, attn_name}, {"norm", "norm", program.norm, plain.norm}, {"mlp", "MLP",
+                                                                                                      program.mlp,
+                                                                                                      plain.mlp}};
         for (const auto& c : choices) {
             const json was = options.value(c.key, json(c.if_missing));
-            ensure_usage(was == json(c.ours), "--resume: run %s was trained with %s %s, this program has \"%s\"", run.c_str(), c.word, json_text(was).c_str(), c.ours);
+            ensure_usage(was == json(c.ours), "--resume: run %s was trained with %s %s, this program has \"%s\"",
+                         run.c_str(), c.word, json_text(was).c_str(), c.ours);
         }
         o = defaults;
         options_from_json(o, text, run_config);

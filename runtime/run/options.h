@@ -20,7 +20,8 @@ struct Options {
     std::string schedule = "cosine";         // cosine | wsd | linear | constant
     double decay_fraction = 0.2;             // wsd: the last part of the steps, spent going down
     double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, grad_clip = 1.0;   // grad_clip 0: off
-    double spike_zscore = 0;                 // skip updates whose gradient norm is so many deviations above the recent mean (spike.h); 0: off
+    // skip updates whose gradient norm is so many deviations above the recent mean (spike.h); 0: off
+    double spike_zscore = 0;
     bool stochastic_rounding = false;        // bf16: weights are rounded from the master copy at random, right in the mean (adamw.h)
     uint64_t seed = 1;
     // data
@@ -47,7 +48,8 @@ struct Options {
     int recompute = 0;                       // 1: GELU outputs again in the backward, 2: layernorm outputs too (less memory)
     // several processes (mpirun, srun)
     int zero = 1;                            // 0: all replicated; 1: optimizer state divided among the ranks; 2: gradients too
-    int deterministic_ranks = 0;             // add gradients as this many ranks would, for the same bits on any power of two up to it; 0: off
+    // add gradients as this many ranks would, for the same bits on any power of two up to it; 0: off
+    int deterministic_ranks = 0;
     double comm_timeout = 600;               // seconds to wait for a rank before all are ended; 0: for ever
     bool rank_logs = false;                  // ranks other than 0 write RUN/rank-N.log
     bool quiet = false, dry_run = false;
@@ -61,8 +63,8 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program);
 
 // All options as JSON text (an object), and back: keys that are missing keep their value, an unknown key or a wrong type fails.
 // Left out: resume, overwrite, dry_run, stop_at, config, which belong to one invocation (a file must not delete a run).
-// Read is the flat object or one with "options" (a run's config.json); the keys attn, norm and mlp are accepted and ignored, and so are other variants'
-// own options: one file serves several variants.
+// Read is the flat object or one with "options" (a run's config.json); the keys attn, norm and mlp are
+// accepted and ignored, and so are other variants' own options: one file serves several variants.
 std::string options_to_json(const Options& o);
 void options_from_json(Options& o, const std::string& json_text, const std::string& where);
 

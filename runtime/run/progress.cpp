@@ -40,16 +40,20 @@ static const nlohmann::json& at_key(const nlohmann::json& object, const char* ke
     static const nlohmann::json none;
     return object.contains(key) ? object.at(key) : none;
 }
-static std::string shown(const nlohmann::json& value) { return printable(value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace), 60); }
+static std::string shown(const nlohmann::json& value) {
+    return printable(value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace), 60);
+}
 
 static int64_t whole_number(const nlohmann::json& state, const char* key, int64_t max, const std::string& where) {
     const nlohmann::json& value = at_key(state, key);
-    ensure(value.is_number_unsigned() && value.get<uint64_t>() <= uint64_t(max), "%s: \"%s\" is %s; expected a whole number, 0 to %lld", where.c_str(), key,
-           shown(value).c_str(), (long long)max);
+    ensure(value.is_number_unsigned() && value.get<uint64_t>() <= uint64_t(max),
+           "%s: \"%s\" is %s; expected a whole number, 0 to %lld", where.c_str(), key, shown(value).c_str(),
+           (long long)max);
     return value.get<int64_t>();
 }
 static double finite_number(const nlohmann::json& value, const char* key, const std::string& where) {
-    ensure(value.is_number() && std::isfinite(value.get<double>()), "%s: \"%s\" is %s; expected a number", where.c_str(), key, shown(value).c_str());
+    ensure(value.is_number() && std::isfinite(value.get<double>()), "%s: \"%s\" is %s; expected a number",
+           where.c_str(), key, shown(value).c_str());
     return value.get<double>();
 }
 static double not_negative(const nlohmann::json& value, const char* key, const std::string& where) {
@@ -60,7 +64,8 @@ static double not_negative(const nlohmann::json& value, const char* key, const s
 
 std::string described_in(const std::string& state_json, const std::string& where) {
     const nlohmann::json state = state_object(state_json, where);
-    ensure(at_key(state, "run").is_object(), "%s: \"run\", the description of the run, is %s", where.c_str(), shown(at_key(state, "run")).c_str());
+    ensure(at_key(state, "run").is_object(), "%s: \"run\", the description of the run, is %s", where.c_str(),
+           shown(at_key(state, "run")).c_str());
     return state["run"].dump();
 }
 
@@ -72,14 +77,15 @@ Progress progress_from_json(const std::string& state_json, int64_t step, uint64_
     at.samples = uint64_t(whole_number(state, "samples", INT64_MAX, where));
     uint64_t expected;
     ensure(!__builtin_mul_overflow(uint64_t(step), sequences, &expected) && at.samples == expected,
-           "%s: \"samples\" is %llu; %lld steps of %llu sequences are another number", where.c_str(), (unsigned long long)at.samples, (long long)step,
-           (unsigned long long)sequences);
+           "%s: \"samples\" is %llu; %lld steps of %llu sequences are another number", where.c_str(),
+           (unsigned long long)at.samples, (long long)step, (unsigned long long)sequences);
     at.seconds = not_negative(at_key(state, "seconds"), "seconds", where);
     if (state.contains("best_val_loss")) at.best_val_loss = finite_number(state["best_val_loss"], "best_val_loss", where);
     at.skipped = whole_number(state, "skipped", at.step, where);
     at.not_finite_in_a_row = int(whole_number(state, "not_finite_in_a_row", at.skipped, where));
     const nlohmann::json& window = at_key(state, "spike_window");
-    ensure(window.is_array() && window.size() <= SpikeWindow::WINDOW, "%s: \"spike_window\" is not a list of at most %zu numbers", where.c_str(), SpikeWindow::WINDOW);
+    ensure(window.is_array() && window.size() <= SpikeWindow::WINDOW,
+           "%s: \"spike_window\" is not a list of at most %zu numbers", where.c_str(), SpikeWindow::WINDOW);
     for (const nlohmann::json& norm : window) at.spikes.norms.push_back(not_negative(norm, "spike_window", where));
     if (!state.contains("unlogged")) return at;
     const nlohmann::json& unlogged = state["unlogged"];

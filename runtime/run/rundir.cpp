@@ -22,7 +22,8 @@ static constexpr const char* CSV_HEADER = "step,tokens,seconds,loss,val_loss,bit
 static constexpr uint64_t LOG_MAX_BYTES = uint64_t(4) << 30;
 
 StepMetrics::StepMetrics() {
-    loss = val_loss = bits_per_byte = accuracy = lr = grad_norm = tokens_per_second = mfu = mfu_causal = std::numeric_limits<double>::quiet_NaN();
+    loss = val_loss = bits_per_byte = accuracy = lr = grad_norm = tokens_per_second = mfu = mfu_causal =
+        std::numeric_limits<double>::quiet_NaN();
 }
 
 RunDir::~RunDir() {
@@ -69,24 +70,31 @@ static void open_logs(RunDir& r) {
 
 void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name, bool resume, bool overwrite) {
     const bool has_control = std::any_of(name.begin(), name.end(), [](char c) { return uint8_t(c) < 32 || c == 127; });
-    ensure_usage(!name.empty() && name.size() <= 200 && name[0] != '.' && name[0] != '-' && name.find('/') == std::string::npos && !has_control,
-                 "--run: '%s' cannot name a run; it must not be empty, longer than 200 bytes, begin with '.' or '-', or contain '/' or control characters",
+    ensure_usage(!name.empty() && name.size() <= 200 && name[0] != '.' && name[0] != '-' &&
+                     name.find('/') == std::string::npos && !has_control,
+                 "--run: '%s' cannot name a run; it must not be empty, longer than 200 bytes, "
+                 "begin with '.' or '-', or contain '/' or control characters",
                  printable(name).c_str());
     r.dir = runs_dir + "/" + name;
     const bool exists = fs::is_directory(r.dir);
     ensure(exists || !file_exists(r.dir), "%s: exists and is not a folder; remove it or choose another --run", r.dir.c_str());
     if (!exists) {
         fs::create_directories(r.dir);
-        for (const std::string& folder : {r.dir, runs_dir, parent_folder(runs_dir)}) fsync_folder(folder);     // a checkpoint is as durable as the way to it
+        // a checkpoint is as durable as the way to it
+        for (const std::string& folder : {r.dir, runs_dir, parent_folder(runs_dir)}) fsync_folder(folder);
     }
     // The lock comes first: what another process is working on is neither resumed nor overwritten. In a folder that
     // exists the lock file is not created before we know that the folder is ours.
     bool locked = try_lock(r, exists ? 0 : O_CREAT);
     if (locked && !is_unused(r.dir)) {
-        ensure_usage(resume || overwrite, "%s: this run exists; continue it with --resume, delete it with --overwrite, or choose another --run",
+        ensure_usage(resume || overwrite,
+                     "%s: this run exists; continue it with --resume, delete it with --overwrite, "
+                     "or choose another --run",
                      r.dir.c_str());
         ensure_usage(looks_like_a_run(r.dir),
-                     "%s: does not look like a run (no config.json, no metrics.jsonl); it is left alone, choose another --run", r.dir.c_str());
+                     "%s: does not look like a run (no config.json, no metrics.jsonl); it is left alone, "
+                     "choose another --run",
+                     r.dir.c_str());
     }
     if (locked && r.lock_fd < 0) locked = try_lock(r, O_CREAT);
     if (!locked) {

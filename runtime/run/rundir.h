@@ -12,7 +12,9 @@ struct StepMetrics {             // one line of metrics.jsonl; NaN: not measured
     int64_t tokens = 0;          // tokens consumed so far
     double seconds = 0;          // training time so far, over all resumed parts
     double loss, val_loss, bits_per_byte, lr, grad_norm, tokens_per_second;
-    double accuracy;             // share of the counted targets that are the likeliest token; of masked text only, and only in metrics.jsonl
+    // share of the counted targets that are the likeliest token; of masked text only, and only in
+    // metrics.jsonl
+    double accuracy;
     double mfu, mfu_causal;      // of the nominal peak: counting all T keys per query, and half of them; the second is not logged
     StepMetrics();               // every double NaN
 };

@@ -51,15 +51,16 @@ static TensorInfo parse_tensor(const std::string& name, const json& j, const std
     t.dtype = dtype;
     ensure(shape.is_array() && shape.size() <= MAX_DIMENSIONS, "%s: shape is not a list of at most %zu sizes", at.c_str(), MAX_DIMENSIONS);
     for (const json& n : shape) {
-        ensure(n.is_number_unsigned() && n.get<uint64_t>() <= INT64_MAX, "%s: size %s in its shape is not a whole number, 0 or more", at.c_str(),
-               printable(n.dump()).c_str());
+        ensure(n.is_number_unsigned() && n.get<uint64_t>() <= INT64_MAX,
+               "%s: size %s in its shape is not a whole number, 0 or more", at.c_str(), printable(n.dump()).c_str());
         t.shape.push_back(n.get<int64_t>());
     }
     ensure(offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(),
            "%s: data_offsets is not a pair of whole numbers", at.c_str());
     t.begin = offsets[0].get<uint64_t>();
     t.end = offsets[1].get<uint64_t>();
-    ensure(t.begin <= t.end && t.end <= data_bytes, "%s: data_offsets %llu to %llu do not lie in the %llu bytes of data; truncated?", at.c_str(),
+    ensure(t.begin <= t.end && t.end <= data_bytes,
+           "%s: data_offsets %llu to %llu do not lie in the %llu bytes of data; truncated?", at.c_str(),
            (unsigned long long)t.begin, (unsigned long long)t.end, (unsigned long long)data_bytes);
     uint64_t bytes;
     ensure(shape_bytes(t.shape, dtype_bytes(t.dtype), bytes) && bytes == t.end - t.begin,
@@ -92,8 +93,8 @@ static void parse_header(SafetensorsFile& f, const std::string& text) {
                t.begin < expected ? "tensors overlap" : "a hole");
         expected = t.end;
     }
-    ensure(expected == data_bytes, "%s: the tensors end at byte %llu of the data, which has %llu", f.path.c_str(), (unsigned long long)expected,
-           (unsigned long long)data_bytes);
+    ensure(expected == data_bytes, "%s: the tensors end at byte %llu of the data, which has %llu", f.path.c_str(),
+           (unsigned long long)expected, (unsigned long long)data_bytes);
 }
 
 SafetensorsFile safetensors_open(const std::string& path) {
@@ -126,11 +127,13 @@ const TensorInfo* SafetensorsFile::find(const std::string& name) const {
     return nullptr;
 }
 
-void safetensors_read(const SafetensorsFile& f, const TensorInfo& t, void* out) { safetensors_read_range(f, t, 0, size_t(t.end - t.begin), out); }
+void safetensors_read(const SafetensorsFile& f, const TensorInfo& t, void* out) {
+    safetensors_read_range(f, t, 0, size_t(t.end - t.begin), out);
+}
 
 void safetensors_read_range(const SafetensorsFile& f, const TensorInfo& t, uint64_t offset, size_t bytes, void* out) {
-    ensure(offset <= t.end - t.begin && bytes <= t.end - t.begin - offset, "%s: tensor %s has no %zu bytes at %llu", f.path.c_str(), t.name.c_str(), bytes,
-           (unsigned long long)offset);
+    ensure(offset <= t.end - t.begin && bytes <= t.end - t.begin - offset, "%s: tensor %s has no %zu bytes at %llu",
+           f.path.c_str(), t.name.c_str(), bytes, (unsigned long long)offset);
     const int fd = open_to_read(f.path);
     try {
         pread_fully(fd, out, bytes, f.data_start + t.begin + offset, f.path);

@@ -47,9 +47,14 @@ void signals_install() {
             for (;;) pause();
         }).detach();
     } catch (const std::system_error& e) {
-        fail("no thread for signals can be started (%s); raise the limit: ulimit -u, or a container's number of processes", e.code().message().c_str());
+        fail(
+            "no thread for signals can be started (%s); raise the limit: ulimit -u, "
+            "or a container's number of processes",
+            e.code().message().c_str());
     }
 }
 
 bool stop_requested() { return received != 0; }
-const char* stop_signal_name() { return received == SIGTERM ? "SIGTERM" : received == SIGINT ? "SIGINT" : received == SIGUSR1 ? "SIGUSR1" : "none"; }
+const char* stop_signal_name() {
+    return received == SIGTERM ? "SIGTERM" : received == SIGINT ? "SIGINT" : received == SIGUSR1 ? "SIGUSR1" : "none";
+}

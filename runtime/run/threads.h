@@ -31,6 +31,8 @@ inline void ensure_threads(int threads) {
     }
     over.notify_all();
     for (std::thread& t : tried) t.join();
-    ensure(reason.empty(), "only %zu of %d threads can be started (%s): give --threads %zu, or raise the limit (ulimit -u, a container's number of processes)",
+    ensure(reason.empty(),
+           "only %zu of %d threads can be started (%s): give --threads %zu, "
+           "or raise the limit (ulimit -u, a container's number of processes)",
            tried.size() + 1, threads, reason.c_str(), tried.size() + 1);
 }

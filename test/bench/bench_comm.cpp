@@ -1,6 +1,7 @@
 // Bandwidth of the tensor collectives beside MPI's own and memcpy:   mpirun -np 2 build/bench-comm [megabytes [repetitions]]
-// Best of the repetitions, each begun together. GB/s counts the bytes that a rank sends, (N-1)/N of the tensor per operation, so that the figure
-// is what scripts/scaling.sh wants. Not a test: on a busy machine the numbers mean little.
+// Best of the repetitions, each begun together. GB/s counts the bytes that a rank sends, (N-1)/N of the
+// tensor per operation, so that the figure is what scripts/scaling.sh wants. Not a test: on a busy machine
+// the numbers mean little.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -39,15 +40,19 @@ int main(int argc, char** argv) {
     if (size > 1) {
         auto finish = [](CommRequest request) { comm_wait(request); };
         line("comm_reduce_scatter", sent, [&] { finish(comm_reduce_scatter(tensor.data(), piece, Number::f32, "bench")); });
-        line("MPI_Reduce_scatter_block", sent, [&] { MPI_Reduce_scatter_block(tensor.data(), other.data(), int(piece), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); });
+        line("MPI_Reduce_scatter_block", sent, [&] {
+            MPI_Reduce_scatter_block(tensor.data(), other.data(), int(piece), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+        });
         line("comm_all_gather", sent, [&] { finish(comm_all_gather(tensor.data(), piece, Number::f32, "bench")); });
-        line("MPI_Allgather", sent, [&] { MPI_Allgather(MPI_IN_PLACE, 0, MPI_FLOAT, other.data(), int(piece), MPI_FLOAT, MPI_COMM_WORLD); });
+        line("MPI_Allgather", sent,
+             [&] { MPI_Allgather(MPI_IN_PLACE, 0, MPI_FLOAT, other.data(), int(piece), MPI_FLOAT, MPI_COMM_WORLD); });
         line("comm_all_reduce", 2 * sent, [&] { finish(comm_all_reduce(tensor.data(), n, Number::f32, "bench")); });
         line("MPI_Allreduce", 2 * sent, [&] { MPI_Allreduce(tensor.data(), other.data(), int(n), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); });
         std::fill(tensor.begin(), tensor.end(), 0.0f);
         double one = 1;
         line("comm_sum of one number", 0, [&] { comm_sum(&one, 1, "bench"); });
-        line("comm_all_reduce of 4 KB", 2 * 4096.0 * (size - 1) / size, [&] { finish(comm_all_reduce(tensor.data(), std::min<size_t>(n, 1024), Number::f32, "bench")); });
+        line("comm_all_reduce of 4 KB", 2 * 4096.0 * (size - 1) / size,
+             [&] { finish(comm_all_reduce(tensor.data(), std::min<size_t>(n, 1024), Number::f32, "bench")); });
     }
     comm_finalize();
 }

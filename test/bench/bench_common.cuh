@@ -93,15 +93,20 @@ inline Limits measure_limits(bool tiny) {
     {
         const int side = tiny ? 64 : 8192;
         Array<floatX> x(size_t(side) * side, 1), w(size_t(side) * side, 2), y(size_t(side) * side);
-        l.product_flops = 2.0 * side * side * side / median_seconds([&] { linear_forward(y, x, w, nullptr, linear_shape(size_t(side), side, side)); });
+        l.product_flops = 2.0 * side * side * side / median_seconds([&] {
+                              linear_forward(y, x, w, nullptr, linear_shape(size_t(side), side, side));
+                          });
     }
     return l;
 }
 
 inline void print_head(const Limits& l, bool tiny) {
     const DeviceFacts facts = device_facts();
-    printf("%s, %s, %s storage. Limits measured in this run: a plain copy %.0f GB/s; mma.sync in registers %.1f TFLOP/s; %s %.1f TFLOP/s",
-           facts.name.c_str(), backend_name(), PRECISION_NAME, l.copy_bytes / 1e9, l.mma_flops / 1e12, tiny ? "a product of 64^3" : "a product of 8192^3", l.product_flops / 1e12);
+    printf(
+        "%s, %s, %s storage. Limits measured in this run: a plain copy %.0f GB/s; "
+        "mma.sync in registers %.1f TFLOP/s; %s %.1f TFLOP/s",
+        facts.name.c_str(), backend_name(), PRECISION_NAME, l.copy_bytes / 1e9, l.mma_flops / 1e12,
+        tiny ? "a product of 64^3" : "a product of 8192^3", l.product_flops / 1e12);
     if (facts.peak_flops > 0) printf("; nominal peak %.1f TFLOP/s", facts.peak_flops / 1e12);
     printf(".\n\n");
 }
@@ -110,9 +115,14 @@ inline void print_head(const Limits& l, bool tiny) {
 enum class Against { copy, mma, product };
 inline void print_table_head() { printf("| kernel | shape | time, us | GB/s | TFLOP/s | of the limit |\n|---|---|---:|---:|---:|---:|\n"); }
 inline void print_row(const Limits& l, const char* kernel, const std::string& shape, double seconds, double amount, Against against) {
-    const double limit = against == Against::copy ? l.copy_bytes : against == Against::mma ? l.mma_flops : l.product_flops, rate = amount / seconds;
+    const double limit = against == Against::copy  ? l.copy_bytes
+                         : against == Against::mma ? l.mma_flops
+                                                   : l.product_flops,
+                 rate = amount / seconds;
     const char* names[] = {"copy", "mma.sync", "product"};
-    std::string gb = against == Against::copy ? format("%.0f", rate / 1e9) : "", tf = against == Against::copy ? "" : format("%.1f", rate / 1e12);
-    printf("| `%s` | %s | %.1f | %s | %s | %.0f%% of %s |\n", kernel, shape.c_str(), seconds * 1e6, gb.c_str(), tf.c_str(), 100 * rate / limit, names[int(against)]);
+    std::string gb = against == Against::copy ? format("%.0f", rate / 1e9) : "",
+                tf = against == Against::copy ? "" : format("%.1f", rate / 1e12);
+    printf("| `%s` | %s | %.1f | %s | %s | %.0f%% of %s |\n", kernel, shape.c_str(), seconds * 1e6, gb.c_str(),
+           tf.c_str(), 100 * rate / limit, names[int(against)]);
     fflush(stdout);
 }

@@ -52,8 +52,10 @@ void bench_embedding_and_rope(const Limits& l, const Model& m) {
     auto row = [&](const char* kernel, double bytes, const std::function<void()>& work) {
         print_row(l, kernel, shape_text(m, m.C), median_seconds(work), bytes, Against::copy);
     };
-    row("embedding_forward", (double(n) + distinct * m.C + double(m.T) * m.C) * X + double(n), [&] { embedding_forward(y, tokens, wte, pos, B, m.T, m.C); });
-    row("embedding_backward", 2 * double(n) * X + 2 * distinct * m.C * M + double(m.T) * m.C * M, [&] { embedding_backward(dwte, dpos, x, tokens, B, m.T, m.C, false); });
+    row("embedding_forward", (double(n) + distinct * m.C + double(m.T) * m.C) * X + double(n),
+        [&] { embedding_forward(y, tokens, wte, pos, B, m.T, m.C); });
+    row("embedding_backward", 2 * double(n) * X + 2 * distinct * m.C * M + double(m.T) * m.C * M,
+        [&] { embedding_backward(dwte, dpos, x, tokens, B, m.T, m.C, false); });
     std::vector<floatM> angles(size_t(m.T) * size_t(HS));
     rope_table(angles.data(), m.T, HS, 10000);
     copy_to_device(table, angles.data(), angles.size() * sizeof(floatM));
@@ -79,17 +81,24 @@ void bench_loss_and_update(const Limits& l, const Model& m) {
     Array<floatM> grad(m.params, 2), m1(m.params), m2(m.params), norm(1), master(has_master ? m.params : 1);
     const std::string shape = format("%s: %zu parameters", m.name, m.params);
     Array<double> sums(ceil_div(m.params, NORM_BLOCK));
-    print_row(l, "sum_squares, norm_of_sums", shape, median_seconds([&] { sum_squares(sums, grad, m.params), norm_of_sums(norm, sums, sums.n); }), double(m.params) * M, Against::copy);
-    print_row(l, "add_gradient", shape, median_seconds([&] { add_gradient(m1, grad, m.params, true); }), 3 * double(m.params) * M, Against::copy);
+    print_row(l, "sum_squares, norm_of_sums", shape,
+              median_seconds([&] { sum_squares(sums, grad, m.params), norm_of_sums(norm, sums, sums.n); }),
+              double(m.params) * M, Against::copy);
+    print_row(l, "add_gradient", shape, median_seconds([&] { add_gradient(m1, grad, m.params, true); }),
+              3 * double(m.params) * M, Against::copy);
     const AdamW a{1e-4, 0.9, 0.95, 1e-8, 0.1, 1.0, 10, -INFINITY};
     double seconds = median_seconds([&] { adamw_update(weights, has_master ? master.p : nullptr, m1, m2, grad, m.params, norm, a); });
-    print_row(l, "adamw_update", shape, seconds, double(m.params) * (has_master ? 7 * M + X : 5 * M + 2 * X), Against::copy);       // 30 bytes with bf16
+    // 30 bytes with bf16
+    print_row(l, "adamw_update", shape, seconds, double(m.params) * (has_master ? 7 * M + X : 5 * M + 2 * X), Against::copy);
 }
 
 // Forward, gradient of the input, gradient of weight and bias, of every product in a block, and the head.
 void bench_linear(const Limits& l, const Model& m) {
     struct { const char* name; int in, out; bool gelu, bias; } products[] = {
-        {"q, k, v", m.C, 3 * m.C, false, true}, {"o", m.C, m.C, false, true}, {"fc with GELU", m.C, 4 * m.C, true, true}, {"proj", 4 * m.C, m.C, false, true}, {"head", m.C, m.Vp, false, false}};
+        {"q, k, v", m.C, 3 * m.C, false, true}, {"o", m.C, m.C, false, true}, {"fc with GELU", m.C, 4 * m.C, true,
+                                                                               true}, {"proj", 4 * m.C, m.C, false,
+                                                                                       true}, {"head", m.C, m.Vp, false,
+                                                                                               false}};
     for (auto [name, in, out, gelu, bias] : products) {
         const size_t n_in = m.rows * size_t(in), n_out = m.rows * size_t(out);
         const double flops = 2 * double(m.rows) * in * out;
@@ -97,7 +106,9 @@ void bench_linear(const Limits& l, const Model& m) {
         Array<floatM> dw(size_t(in) * out), db(n_out / m.rows);
         const LinearShape s = linear_shape(m.rows, in, out);
         const std::string shape = format("%s, %s: %zu x %d x %d", m.name, name, m.rows, in, out);
-        auto row = [&](const char* kernel, const std::function<void()>& work) { print_row(l, kernel, shape, median_seconds(work), flops, Against::product); };
+        auto row = [&](const char* kernel, const std::function<void()>& work) {
+            print_row(l, kernel, shape, median_seconds(work), flops, Against::product);
+        };
         row("linear_backward_input", [&] { linear_backward_input(dx, y, w, s); });
         row("linear_backward_weight", [&] { linear_backward_weight(dw, bias ? db.p : nullptr, y, x, s, false); });
         row("linear_forward", [&] { linear_forward(y, x, w, bias ? b.p : nullptr, s, false, gelu ? act.p : nullptr); });
@@ -121,7 +132,10 @@ void bench_attention(const Limits& l, const Model& m) {
         const std::string shape = format("%s: B %d T %d NH %d HS %d, %s", m.name, B, m.T, m.NH, HS, k_is_v ? "K == V" : "K, V");
         double forward = median_seconds([&] { sdpa_forward(o, lse, qkv, qkv + C, qkv + v, bias, s); });
         print_row(l, "sdpa_forward", shape, forward, pairs * 4 * HS, Against::mma);
-        double backward = median_seconds([&] { sdpa_backward(dqkv, dqkv + C, dqkv + v, nullptr, nullptr, dout, o, lse, qkv, qkv + C, qkv + v, bias, s, false); });
+        double backward = median_seconds([&] {
+            sdpa_backward(dqkv, dqkv + C, dqkv + v, nullptr, nullptr, dout, o, lse, qkv, qkv + C, qkv + v, bias, s,
+                          false);
+        });
         print_row(l, "sdpa_backward", shape, backward, pairs * 10 * HS, Against::mma);
     }
 }
@@ -135,7 +149,8 @@ int main(int argc, char** argv) try {
     print_head(limits, tiny);
     print_table_head();
     const std::vector<Model> models = tiny ? std::vector<Model>{{"tiny", 64, 32, 64, 2, 128, 5000}}
-                                           : std::vector<Model>{{"124M", 64 * 1024, 1024, 768, 12, 50304, 124475904}, {"1.5B", 16 * 1024, 1024, 1600, 25, 50304, 400000000}};
+                                           : std::vector<Model>{{"124M", 64 * 1024, 1024, 768, 12, 50304, 124475904},
+                                                                {"1.5B", 16 * 1024, 1024, 1600, 25, 50304, 400000000}};
     for (const Model& m : models)
         for (auto bench : {bench_norms, bench_embedding_and_rope, bench_loss_and_update, bench_linear, bench_attention}) bench(limits, m);
 } catch (const Error& e) {

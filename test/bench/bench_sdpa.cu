@@ -2,7 +2,8 @@
 // backward and the share of mma.sync's rate in registers, measured in the same run. FLOPs are counted as in the FlashAttention papers:
 // causal halves T^2, the forward has two products, the backward five (the two more that our split backward computes are not counted).
 // Run: bench-sdpa [T [tokens]], default 1024 and 65536 tokens a batch (B = tokens / T), NH = 768 / d_v.
-// Not a test of results (test/ops/test_sdpa.cpp), and meaningless under BACKEND=emu, where it serves to see that it starts (bench-sdpa 64 64).
+// Not a test of results (test/ops/test_sdpa.cpp), and meaningless under BACKEND=emu, where it serves to see
+// that it starts (bench-sdpa 64 64).
 #include "attention/sdpa.h"
 #include "test/bench/bench_common.cuh"
 

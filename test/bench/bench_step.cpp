@@ -1,7 +1,8 @@
 // The whole training step against its limit: the same matrix products alone, done by each library at hand in this process.
 //   build/bench-step-qkv LAYERS WIDTH HEADS CONTEXT VOCAB BATCH [threads] [seconds] [parts]
-// Prints medians: the step's milliseconds and tokens/s, the step's parts, and for each library the products-only rate. With `parts`, instead of the
-// latter, one line with the share of each operation (timed_ops.h), for the table of docs/BENCHMARKS.md (`make bench-parts`).
+// Prints medians: the step's milliseconds and tokens/s, the step's parts, and for each library the
+// products-only rate. With `parts`, instead of the latter, one line with the share of each operation
+// (timed_ops.h), for the table of docs/BENCHMARKS.md (`make bench-parts`).
 // The variant is the one this binary is built with; random tokens; forward, backward, clipping and AdamW as train.cu calls them.
 #include <cstdio>
 #include <cstdlib>
@@ -124,37 +125,55 @@ int main(int argc, char** argv) {
     double forward = median_s(seconds / 4, [&] { gpt_forward(g, tokens.data(), B, c.T); });
     double both = median_s(seconds / 4, gradients), optimizer = median_s(seconds / 4, update);
     double rate = double(rows) / whole;
-    printf("step %s L%d C%d NH%d T%d V%d B%d, %d threads, %s, %s: %.1f ms, %.0f tokens/s, %.0f GFLOP/s (blocks forward %.1f, forward+backward %.1f, update %.1f ms)\n", ATTENTION_NAME, c.L, c.C,
-           c.NH, c.T, c.V, B, threads, PRECISION_NAME, gemm_library(), whole * 1e3, rate, rate * flops_per_token(g, true) / 1e9, forward * 1e3, both * 1e3, optimizer * 1e3);
+    printf(
+        "step %s L%d C%d NH%d T%d V%d B%d, %d threads, %s, %s: %.1f ms, %.0f tokens/s, "
+        "%.0f GFLOP/s (blocks forward %.1f, forward+backward %.1f, update %.1f ms)\n",
+        ATTENTION_NAME, c.L, c.C, c.NH, c.T, c.V, B, threads, PRECISION_NAME, gemm_library(), whole * 1e3, rate,
+        rate * flops_per_token(g, true) / 1e9, forward * 1e3, both * 1e3, optimizer * 1e3);
 
     std::vector<Product> list = products_of(g, rows);
     double best = 0;
     auto report = [&](const char* name, double s) {
-        printf("products only, %-28s %8.1f ms, %7.0f tokens/s; the whole step is at %.0f%% of it\n", name, s * 1e3, double(rows) / s, 100 * s / whole);
+        printf("products only, %-28s %8.1f ms, %7.0f tokens/s; the whole step is at %.0f%% of it\n", name, s * 1e3,
+               double(rows) / s, 100 * s / whole);
         best = std::max(best, double(rows) / s);
     };
-    report("ours (linear, with epilogues)", products_s<floatX, floatM>(list, seconds / 2, [&](const Product& p, const floatX* a, const floatX* b, floatM* out) {
-        LinearShape forward_shape = linear_shape(p.m, int(p.k), int(p.n)), input = linear_shape(p.m, int(p.n), int(p.k)), weight = linear_shape(p.k, int(p.n), int(p.m));
-        floatX* stored = reinterpret_cast<floatX*>(out);     // activations are floatX, weight gradients floatM
-        if (p.tb) linear_forward(stored, a, b, nullptr, forward_shape);
-        else if (!p.ta) linear_backward_input(stored, a, b, input);
-        else linear_backward_weight(out, nullptr, a, b, weight, false);
-    }));
+    report("ours (linear, with epilogues)",
+           products_s<floatX, floatM>(
+               list, seconds / 2, [&](const Product& p, const floatX* a, const floatX* b, floatM* out) {
+                   LinearShape forward_shape = linear_shape(p.m, int(p.k), int(p.n)),
+                               input = linear_shape(p.m, int(p.n), int(p.k)),
+                               weight = linear_shape(p.k, int(p.n), int(p.m));
+                   floatX* stored =
+                       reinterpret_cast<floatX*>(out);    // activations are floatX, weight gradients floatM
+                   if (p.tb) linear_forward(stored, a, b, nullptr, forward_shape);
+                   else if (!p.ta) linear_backward_input(stored, a, b, input);
+                   else linear_backward_weight(out, nullptr, a, b, weight, false);
+               }));
     // Libraries as they are, with their own threads, loaded by name so that none of them is needed to build.
     if (void* dnnl = dlopen("libdnnl.so.2", RTLD_NOW)) {
-        auto f = reinterpret_cast<int (*)(char, char, long, long, long, float, const float*, long, const float*, long, float, float*, long)>(dlsym(dnnl, "dnnl_sgemm"));
-        if (f) report("oneDNN, fp32", products_s<float, float>(list, seconds / 2, [&](const Product& p, const float* a, const float* b, float* out) {
-            f(p.ta ? 'T' : 'N', p.tb ? 'T' : 'N', long(p.m), long(p.n), long(p.k), 1, a, long(p.ta ? p.m : p.k), b, long(p.tb ? p.k : p.n), 0, out, long(p.n));
-        }));
+        auto f = reinterpret_cast<int (*)(char, char, long, long, long, float, const float*, long, const float*, long,
+                                          float, float*, long)>(dlsym(dnnl, "dnnl_sgemm"));
+        if (f)
+            report("oneDNN, fp32",
+                   products_s<float, float>(
+                       list, seconds / 2, [&](const Product& p, const float* a, const float* b, float* out) {
+                           f(p.ta ? 'T' : 'N', p.tb ? 'T' : 'N', long(p.m), long(p.n), long(p.k), 1, a,
+                             long(p.ta ? p.m : p.k), b, long(p.tb ? p.k : p.n), 0, out, long(p.n));
+                       }));
     }
     if (void* blas = dlopen("libopenblas.so.0", RTLD_NOW)) {
-        auto f = reinterpret_cast<void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int)>(dlsym(blas, "cblas_sgemm"));
+        auto f = reinterpret_cast<void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int,
+                                           float, float*, int)>(dlsym(blas, "cblas_sgemm"));
         auto set_threads = reinterpret_cast<void (*)(int)>(dlsym(blas, "openblas_set_num_threads"));
         if (f && set_threads) {
             set_threads(threads);
-            report("OpenBLAS, fp32", products_s<float, float>(list, seconds / 2, [&](const Product& p, const float* a, const float* b, float* out) {
-                f(101, p.ta ? 112 : 111, p.tb ? 112 : 111, int(p.m), int(p.n), int(p.k), 1, a, int(p.ta ? p.m : p.k), b, int(p.tb ? p.k : p.n), 0, out, int(p.n));
-            }));
+            report("OpenBLAS, fp32",
+                   products_s<float, float>(
+                       list, seconds / 2, [&](const Product& p, const float* a, const float* b, float* out) {
+                           f(101, p.ta ? 112 : 111, p.tb ? 112 : 111, int(p.m), int(p.n), int(p.k), 1, a,
+                             int(p.ta ? p.m : p.k), b, int(p.tb ? p.k : p.n), 0, out, int(p.n));
+                       }));
         }
     }
     printf("summary tokens_per_s %.1f products_best %.1f percent_of_products %.1f\n", rate, best, 100 * rate / best);

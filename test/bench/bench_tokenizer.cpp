@@ -1,6 +1,7 @@
-// Training time and encoding speed of the tokenizer on a text file: seconds, and processor seconds, which other work on the machine changes
-// less. Medians of several runs; peer_tokenizer.py runs this beside other tokenizers on the same file. A text made by repeating a smaller one
-// flatters every tokenizer: words come from the cache.
+// Training time and encoding speed of the tokenizer on a text file: seconds, and processor seconds, which
+// other work on the machine changes less. Medians of several runs; peer_tokenizer.py runs this beside other
+// tokenizers on the same file. A text made by repeating a smaller one flatters every tokenizer: words come
+// from the cache.
 //   build/bench-tokenizer TEXT [TOKENIZER]      TOKENIZER: encode with this one only (tokenizer.json, or GPT-2's folder), no training
 #include <omp.h>
 
@@ -23,7 +24,8 @@ template <class F> static Time median_time(int repeats, F f) {
         const auto start = std::chrono::steady_clock::now();
         const clock_t cpu = clock();             // of all threads
         f();
-        times.push_back({std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), double(clock() - cpu) / CLOCKS_PER_SEC});
+        times.push_back({std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+                         double(clock() - cpu) / CLOCKS_PER_SEC});
     }
     auto middle = [&](auto member) {
         std::sort(times.begin(), times.end(), [&](const Time& a, const Time& b) { return a.*member < b.*member; });
@@ -39,8 +41,8 @@ static void bench_encode(const char* name, const Tokenizer& t, const std::string
     for (int threads : thread_counts()) {
         size_t tokens = 0;
         const Time time = median_time(3, [&] { tokens = tokenizer_encode(t, text, false, threads).size(); });
-        printf("encode_%s threads %d: %.3f s, %.3f cpu s, %.1f MB/s, %.1f MB/cpu s, %zu tokens\n", name, threads, time.seconds, time.cpu, mb / time.seconds,
-               mb / time.cpu, tokens);
+        printf("encode_%s threads %d: %.3f s, %.3f cpu s, %.1f MB/s, %.1f MB/cpu s, %zu tokens\n", name, threads,
+               time.seconds, time.cpu, mb / time.seconds, mb / time.cpu, tokens);
     }
 }
 

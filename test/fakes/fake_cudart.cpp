@@ -1,6 +1,7 @@
-// A stand-in for the CUDA runtime library: just what runtime/device/backend_cuda.cu calls, on the host, with one stream whose work is done as
-// late as the CUDA manual allows. It counts when the host had to wait, and runs out of "device" memory at 1 GiB. For test_cuda_memory.cpp,
-// so that copies, events and error paths run without a GPU. Not for kernels.
+// A stand-in for the CUDA runtime library: just what runtime/device/backend_cuda.cu calls, on the host, with
+// one stream whose work is done as late as the CUDA manual allows. It counts when the host had to wait, and
+// runs out of "device" memory at 1 GiB. For test_cuda_memory.cpp, so that copies, events and error paths run
+// without a GPU. Not for kernels.
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -86,8 +87,11 @@ cudaError_t cudaGetLastError() {
 }
 const char* cudaGetErrorName(cudaError_t) { return "cudaErrorFake"; }
 const char* cudaGetErrorString(cudaError_t) { return "fake error"; }
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) { return enqueue([=] { memset(p, value, bytes); }), cudaSuccess; }
-// Page-locked host memory is read when the copy's turn comes; ordinary memory makes the call wait [CUDA Runtime API, API synchronization behavior].
+cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
+    return enqueue([=] { memset(p, value, bytes); }), cudaSuccess;
+}
+// Page-locked host memory is read when the copy's turn comes; ordinary memory makes the call wait
+// [CUDA Runtime API, API synchronization behavior].
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
     enqueue([=] { memcpy(to, from, bytes); });
     if (!is_page_locked(kind == cudaMemcpyHostToDevice ? from : to, bytes)) wait_for(last_ticket);

@@ -1,9 +1,10 @@
 // The parts of the CUDA runtime and of NCCL that runtime/comm/collectives_nccl.cpp calls, on host memory, with MPI processes as GPUs; and a
 // backend on top. So the NCCL path itself runs under test_comm.cpp on a machine without GPUs (build/test-comm-nccl).
 //
-// Streams are queues that are worked off only when somebody asks (a query), one operation at a time and only as far as events allow: work runs as
-// late as it may, so that a forgotten event shows as a wrong result. FAKE_FIRST=newest works on the youngest stream first: work runs early where the
-// order is not enforced. Collectives are MPI's non-blocking ones: a stopped rank leaves them incomplete, as on GPUs.
+// Streams are queues that are worked off only when somebody asks (a query), one operation at a time and only
+// as far as events allow: work runs as late as it may, so that a forgotten event shows as a wrong result.
+// FAKE_FIRST=newest works on the youngest stream first: work runs early where the order is not enforced.
+// Collectives are MPI's non-blocking ones: a stopped rank leaves them incomplete, as on GPUs.
 // FAKE_HOLD=1 holds the main thread in the first call that orders the compute stream, as a full queue of launches does: for the watchdog.
 // Every second NCCL call reports ncclInProgress for a while, as a non-blocking communicator may.
 // Shows nothing about: real asynchrony, NCCL's algorithms, memory of a device.

@@ -1,5 +1,6 @@
-// A machine that gives few threads, for test_hostile.sh: LD_PRELOAD it with FEW_THREADS=<n>. The first n calls of pthread_create succeed, the
-// others say EAGAIN, as under `ulimit -u` or a container's limit of processes.
+// A machine that gives few threads, for test_hostile.sh: LD_PRELOAD it with FEW_THREADS=<n>. The first n
+// calls of pthread_create succeed, the others say EAGAIN, as under `ulimit -u` or a container's limit of
+// processes.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

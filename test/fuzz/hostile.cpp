@@ -1,7 +1,7 @@
 // Hostile input to the real programs, by kind, and how it ended: the table in docs/RELIABILITY.md is its output.
 //   build/hostile [FOLDER_OF_PROGRAMS [COUNT [WORD]]]      default: build 5
-// COUNT: random changes of each file and place; 40 for the long form, 0: a quarter of what 1 would try, for the suite. WORD: only kinds with it
-// in their name.
+// COUNT: random changes of each file and place; 40 for the long form, 0: a quarter of what 1 would try, for
+// the suite. WORD: only kinds with it in their name.
 // Exit code 1 when anything ended badly (hostile.h says what that is). Not for the parsers alone: those are fuzzed (run.sh).
 #include "test/fuzz/hostile.h"
 
@@ -20,8 +20,9 @@ static std::string text() {
 }
 
 static std::vector<std::string> tiny(const Trial& t, const std::string& data, const std::string& run) {
-    return {t.build + "/train-qkv", "--layers", "1", "--width", "16", "--heads", "1", "--context", "16", "--batch-tokens", "32", "--micro-batch", "2", "--val-tokens", "64",
-            "--threads", "1", "--quiet", "--data", data, "--runs-dir", t.work + "/runs", "--run", run};
+    return {t.build + "/train-qkv", "--layers", "1", "--width", "16", "--heads", "1", "--context", "16",
+            "--batch-tokens", "32", "--micro-batch", "2", "--val-tokens", "64", "--threads", "1", "--quiet", "--data",
+            data, "--runs-dir", t.work + "/runs", "--run", run};
 }
 static std::vector<std::string> with(std::vector<std::string> command, const std::vector<std::string>& more) {
     command.insert(command.end(), more.begin(), more.end());
@@ -30,9 +31,12 @@ static std::vector<std::string> with(std::vector<std::string> command, const std
 
 static void prepare(Trial& t) {
     file_write(t.work + "/text.txt", text());
-    for (const auto& command : {std::vector<std::string>{t.build + "/tokenizer", "train", "--vocab-size", "280", "--threads", "1", "--out", t.work + "/t.json", t.work + "/text.txt"},
-                                {t.build + "/tokenizer", "encode", "--threads", "1", "--tokenizer", t.work + "/t.json", "--out", t.work + "/data", t.work + "/text.txt"},
-                                with(tiny(t, t.work + "/data", "whole"), {"--steps", "4", "--stop-at", "2"})}) {
+    for (const auto& command :
+         {std::vector<std::string>{t.build + "/tokenizer", "train", "--vocab-size", "280", "--threads", "1", "--out",
+                                   t.work + "/t.json", t.work + "/text.txt"},
+          {t.build + "/tokenizer", "encode", "--threads", "1", "--tokenizer", t.work + "/t.json", "--out",
+           t.work + "/data", t.work + "/text.txt"},
+          with(tiny(t, t.work + "/data", "whole"), {"--steps", "4", "--stop-at", "2"})}) {
         const Ending e = run(t, command);
         const int code = WIFEXITED(e.status) ? WEXITSTATUS(e.status) : -1;
         ensure(code == 0 || code == 75, "%s: exit code %d: %s", command[0].c_str(), code, e.error.c_str());
@@ -71,7 +75,8 @@ static void reseal(const std::string& run, const std::string& name, const std::s
 
 // ---- the kinds
 
-static void try_json_file(Trial& t, const std::string& original, const std::function<void(const std::string&, const std::string&)>& use, int per_place) {
+static void try_json_file(Trial& t, const std::string& original,
+                          const std::function<void(const std::string&, const std::string&)>& use, int per_place) {
     const json j = json::parse(original);
     each_change(j, [&](const std::string& what, const json& changed) { use(what, changed.dump(1)); }, per_place);
     for (int i = 0; i < 4 * t.count; i++) use("damaged", damaged(original));
@@ -84,7 +89,8 @@ static void try_tokenizers(Trial& t) {
     const std::string data = copy_of(t, "data", "spoilt");
     json small = json::parse(original);                                   // the places of a few entries stand for all
     json few = small;
-    for (auto& [token, id] : small["model"]["vocab"].items()) if (id.get<int>() > 3 && id.get<int>() < 278) few["model"]["vocab"].erase(token);
+    for (auto& [token, id] : small["model"]["vocab"].items())
+        if (id.get<int>() > 3 && id.get<int>() < 278) few["model"]["vocab"].erase(token);
     few["model"]["merges"] = json::array({small["model"]["merges"][0]});
     auto use = [&](const std::string& what, const std::string& content) {
         file_write(data + "/tokenizer.json", content);
@@ -92,7 +98,8 @@ static void try_tokenizers(Trial& t) {
     };
     each_change(few, [&](const std::string& what, const json& changed) {
         json whole = changed;                                             // put the other entries back where the change left room for them
-        if (whole.is_object() && whole.contains("model") && whole["model"].is_object() && whole["model"].contains("vocab") && whole["model"]["vocab"].is_object())
+        if (whole.is_object() && whole.contains("model") && whole["model"].is_object() &&
+            whole["model"].contains("vocab") && whole["model"]["vocab"].is_object())
             for (const auto& [token, id] : small["model"]["vocab"].items())
                 if (id.get<int>() > 3 && id.get<int>() < 278) whole["model"]["vocab"][token] = id;
         use(what, whole.dump());
@@ -126,9 +133,12 @@ static void try_configs(Trial& t) {
 }
 
 static void try_states(Trial& t) {
-    try_json_file(t, file_read(t.work + "/runs/whole" + CHECKPOINT + "/state.json", 1 << 20), [&](const std::string& what, const std::string& content) {
-        resume(t, what, [&](const std::string& run) { reseal(run, "state.json", content); });
-    }, t.count);
+    try_json_file(
+        t, file_read(t.work + "/runs/whole" + CHECKPOINT + "/state.json", 1 << 20),
+        [&](const std::string& what, const std::string& content) {
+            resume(t, what, [&](const std::string& run) { reseal(run, "state.json", content); });
+        },
+        t.count);
     t.must_refuse = true;
     for (const char* key : {"step", "samples", "seconds", "skipped", "not_finite_in_a_row", "spike_window", "run"})
         for (const json& value : {json(nullptr), json(-1), json("x"), json(1e30), json(INT64_MIN)}) {
@@ -168,7 +178,9 @@ static void try_safetensors(Trial& t) {
     const std::string header = original.substr(8, length), data = original.substr(8 + length);
     auto use = [&](const std::string& what, const std::string& changed, const std::string& bytes) {
         const uint64_t n = changed.size();
-        resume(t, what, [&](const std::string& run) { reseal(run, "model.safetensors", std::string(reinterpret_cast<const char*>(&n), 8) + changed + bytes); });
+        resume(t, what, [&](const std::string& run) {
+            reseal(run, "model.safetensors", std::string(reinterpret_cast<const char*>(&n), 8) + changed + bytes);
+        });
     };
     const json j = json::parse(header);
     each_change(j, [&](const std::string& what, const json& changed) { use(what, changed.dump(), data); }, std::max(1, t.count / 4));
@@ -188,7 +200,10 @@ static void try_safetensors(Trial& t) {
 static void try_logs(Trial& t) {
     for (const char* name : {"/metrics.jsonl", "/metrics.csv", "/checkpoints/latest", "/saved", "/val_sequences.f32", "/samples.txt"})
         for (int i = 0; i < t.count; i++)
-            resume(t, name, [&](const std::string& run) { file_write(run + name, damaged(fs::exists(run + name) ? file_read(run + name, 1 << 20) : "=== step 1, 99 bytes ===\n")); });
+            resume(t, name, [&](const std::string& run) {
+                file_write(run + name, damaged(fs::exists(run + name) ? file_read(run + name, 1 << 20)
+                                                                      : "=== step 1, 99 bytes ===\n"));
+            });
 }
 
 static void try_things(Trial& t) {
@@ -199,9 +214,11 @@ static void try_things(Trial& t) {
             thing.make(data + "/" + name);
             attempt(t, std::string(thing.name) + " for " + name, with(tiny(t, data, "thing"), {"--steps", "1", "--dry-run"}));
         }
-        for (const char* name : {"config.json", "metrics.jsonl", "metrics.csv", "samples.txt", "saved", "checkpoints", "checkpoints/latest", "checkpoints/latest.tmp",
-                                 "checkpoints/step-00000002", "checkpoints/step-00000003", "checkpoints/step-00000004.tmp", "checkpoints/step-00000002/manifest.json",
-                                 "checkpoints/step-00000002/state.json", "checkpoints/step-00000002/model.safetensors", "val_sequences.f32.tmp", "lock"})
+        for (const char* name : {"config.json", "metrics.jsonl", "metrics.csv", "samples.txt", "saved", "checkpoints",
+                                 "checkpoints/latest", "checkpoints/latest.tmp", "checkpoints/step-00000002",
+                                 "checkpoints/step-00000003", "checkpoints/step-00000004.tmp",
+                                 "checkpoints/step-00000002/manifest.json", "checkpoints/step-00000002/state.json",
+                                 "checkpoints/step-00000002/model.safetensors", "val_sequences.f32.tmp", "lock"})
             resume(t, std::string(thing.name) + " for " + name, [&](const std::string& run) {
                 fs::remove_all(run + "/" + name);
                 thing.make(run + "/" + name);
@@ -209,12 +226,17 @@ static void try_things(Trial& t) {
         const std::string path = t.work + "/thing";
         fs::remove_all(path);
         thing.make(path);
-        attempt(t, std::string(thing.name) + " for a text", {t.build + "/tokenizer", "train", "--vocab-size", "300", "--overwrite", "--out", t.work + "/thing.json", path});
-        attempt(t, std::string(thing.name) + " for an output", {t.build + "/tokenizer", "train", "--vocab-size", "300", "--overwrite", "--out", path, t.work + "/text.txt"});
+        attempt(t, std::string(thing.name) + " for a text",
+                {t.build + "/tokenizer", "train", "--vocab-size", "300", "--overwrite", "--out", t.work + "/thing.json",
+                 path});
+        attempt(t, std::string(thing.name) + " for an output",
+                {t.build + "/tokenizer", "train", "--vocab-size", "300", "--overwrite", "--out", path,
+                 t.work + "/text.txt"});
         fs::remove_all(path);
         thing.make(path);
         attempt(t, std::string(thing.name) + " for --config", with(tiny(t, t.work + "/data", "thing"), {"--dry-run", "--config", path}));
-        attempt(t, std::string(thing.name) + " for --runs-dir", with(tiny(t, t.work + "/data", "thing"), {"--steps", "1", "--runs-dir", path}));
+        attempt(t, std::string(thing.name) + " for --runs-dir",
+                with(tiny(t, t.work + "/data", "thing"), {"--steps", "1", "--runs-dir", path}));
         attempt(t, std::string(thing.name) + " for --data", with(tiny(t, path, "thing"), {"--dry-run"}));
         fs::remove_all(path);
         fs::remove_all(t.work + "/runs/thing");
@@ -223,13 +245,16 @@ static void try_things(Trial& t) {
 
 static void try_options(Trial& t) {
     const json options = json::parse(file_read(t.work + "/runs/whole/config.json", 1 << 20))["options"];
-    const std::vector<std::string> values = {"", "x", "-1", "0", "1e400", "nan", "-inf", "99999999999999999999", "1e15", "999999999999999", "3x", "\xff\xfe", "--steps", "\n", "0x10", "1.5"};
+    const std::vector<std::string> values = {
+        "",   "x",        "-1",      "0",  "1e400", "nan", "-inf", "99999999999999999999", "1e15", "999999999999999",
+        "3x", "\xff\xfe", "--steps", "\n", "0x10",  "1.5"};
     for (const auto& [key, value] : options.items()) {
         std::string name = "--" + key;
         std::replace(name.begin(), name.end(), '_', '-');
         for (int k = 0; k < std::min<int>(t.count, int(values.size())); k++) {
             const std::string& odd = values[t.count >= int(values.size()) ? size_t(k) : random_number(values.size())];
-            if (name == "--sample-tokens" || name == "--threads") continue;                  // large values are allowed, and take their time
+            // large values are allowed, and take their time
+            if (name == "--sample-tokens" || name == "--threads") continue;
             attempt(t, name + " " + odd, with(tiny(t, t.work + "/data", "option"), {"--dry-run", name, odd}));
         }
         attempt(t, name + "=", with(tiny(t, t.work + "/data", "option"), {"--dry-run", name + "="}));
@@ -238,13 +263,19 @@ static void try_options(Trial& t) {
         typo[2 + random_number(typo.size() - 2)] = 'q';
         attempt(t, typo, with(tiny(t, t.work + "/data", "option"), {"--dry-run", typo, "1"}));
     }
-    const std::vector<std::string> names = {"-x", "--resume", "..", ".", "a/b", "a\nb", "\x1b[31mred", "a\tb", std::string(300, 'n'), " ", "\xff", "caf\xc3\xa9", "a b", "con\x7f", "'quoted'"};
-    for (const std::string& name : names) attempt(t, "--run " + name, with(tiny(t, t.work + "/data", "x"), {"--steps", "1", "--overwrite", "--run=" + name}));
+    const std::vector<std::string> names = {
+        "-x", "--resume", "..",          ".",   "a/b",     "a\nb",    "\x1b[31mred", "a\tb", std::string(300, 'n'),
+        " ",  "\xff",     "caf\xc3\xa9", "a b", "con\x7f", "'quoted'"};
+    for (const std::string& name : names)
+        attempt(t, "--run " + name,
+                with(tiny(t, t.work + "/data", "x"), {"--steps", "1", "--overwrite", "--run=" + name}));
 }
 
 static void try_texts(Trial& t) {
     const std::string path = t.work + "/odd.txt", out = t.work + "/odd";
-    std::vector<std::string> texts = {"", "\n", std::string(1, '\0'), std::string(1 << 16, ' '), std::string(1 << 16, 'x'), "\xff\xfe\xfd", "<|endoftext|>", "a", std::string(1 << 16, '\x80')};
+    std::vector<std::string> texts = {"", "\n", std::string(1, '\0'), std::string(1 << 16, ' '),
+                                      std::string(1 << 16, 'x'), "\xff\xfe\xfd", "<|endoftext|>", "a",
+                                      std::string(1 << 16, '\x80')};
     for (int i = 0; i < 4 * t.count; i++) {
         std::string random;
         for (uint64_t n = random_number(4000); n > 0; n--) random += char(random_number(256));
@@ -255,7 +286,8 @@ static void try_texts(Trial& t) {
         const std::string what = format("a text of %zu bytes", content.size());
         attempt(t, what, {t.build + "/tokenizer", "train", "--vocab-size", "300", "--overwrite", "--out", t.work + "/odd.json", path});
         attempt(t, what, {t.build + "/tokenizer", "encode", "--tokenizer", t.work + "/t.json", "--overwrite", "--out", out, path});
-        attempt(t, what + " on standard input", {t.build + "/tokenizer", "encode", "--tokenizer", t.work + "/t.json", "--overwrite", "--out", out, "-"},
+        attempt(t, what + " on standard input",
+                {t.build + "/tokenizer", "encode", "--tokenizer", t.work + "/t.json", "--overwrite", "--out", out, "-"},
                 [&] { open_for_child(path, O_RDONLY, 0); });
     }
     for (const char* word : {"", "-1", "99999999999", "x", "3 4", "280", "nothing.bin", "\xff"})
@@ -264,7 +296,8 @@ static void try_texts(Trial& t) {
 
 static void try_surroundings(Trial& t) {
     const auto train = with(tiny(t, t.work + "/data", "around"), {"--steps", "1", "--overwrite"});
-    for (const char* name : {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "QV_SCALE_GRADIENT", "QV_CRASH_AT", "LC_ALL", "TZ", "HOME"})
+    for (const char* name : {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "QV_SCALE_GRADIENT", "QV_CRASH_AT",
+                             "LC_ALL", "TZ", "HOME"})
         for (const char* value : {"", "x", "-1", "99999999999999999999", "0", "\xff"})
             attempt(t, std::string(name) + "=" + value, train, [&] { setenv(name, value, 1); });
     for (int fd : {0, 1}) attempt(t, format("file descriptor %d closed", fd), train, [fd] { close(fd); });
@@ -284,10 +317,18 @@ int main(int argc, char** argv) {
     try {
         prepare(t);
         const std::pair<const char*, void (*)(Trial&)> kinds[] = {
-            {"tokenizer.json, changed", try_tokenizers}, {"shards, changed", try_shards}, {"--config files", try_configs}, {"a run's config.json", try_run_configs},
-            {"state.json, checksums right", try_states}, {"manifest.json", try_manifests}, {"safetensors, checksums right", try_safetensors},
-            {"logs of a resumed run", try_logs}, {"pipes, folders, links, devices for files", try_things}, {"options and run names", try_options},
-            {"texts and ids", try_texts}, {"environment and descriptors", try_surroundings}};
+            {"tokenizer.json, changed", try_tokenizers},
+            {"shards, changed", try_shards},
+            {"--config files", try_configs},
+            {"a run's config.json", try_run_configs},
+            {"state.json, checksums right", try_states},
+            {"manifest.json", try_manifests},
+            {"safetensors, checksums right", try_safetensors},
+            {"logs of a resumed run", try_logs},
+            {"pipes, folders, links, devices for files", try_things},
+            {"options and run names", try_options},
+            {"texts and ids", try_texts},
+            {"environment and descriptors", try_surroundings}};
         for (const auto& [kind, function] : kinds) {
             if (argc > 3 && !std::strstr(kind, argv[3])) continue;
             t.rows.push_back({kind});

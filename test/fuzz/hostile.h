@@ -81,7 +81,8 @@ inline Ending run(const Trial& t, const std::vector<std::string>& command, const
 
 // Lines that may stand before the error: notes, what was passed over on the way, the thread library's word on its own variables.
 inline bool is_note(const std::string& line) {
-    return line.empty() || line.starts_with("note: ") || line.starts_with("checkpoint of step ") || line.starts_with("libgomp: Invalid value for environment variable");
+    return line.empty() || line.starts_with("note: ") || line.starts_with("checkpoint of step ") ||
+           line.starts_with("libgomp: Invalid value for environment variable");
 }
 
 inline std::string judge(const Ending& e) {          // "" accepted or refused as it should be, else why not
@@ -93,7 +94,8 @@ inline std::string judge(const Ending& e) {          // "" accepted or refused a
         end = std::min(e.error.find('\n', begin), e.error.size());
         const std::string line = e.error.substr(begin, end - begin);
         for (char c : line) if (uint8_t(c) < 32 || c == 127) return "unprintable bytes on stderr";
-        for (const char* raw : {"json.exception", "filesystem error", "std::", "what():", "terminate called", "Sanitizer", "basic_string", "vector::"})
+        for (const char* raw : {"json.exception", "filesystem error", "std::", "what():", "terminate called",
+                                "Sanitizer", "basic_string", "vector::"})
             if (line.find(raw) != std::string::npos) return std::string("bare: ") + raw;
         if (!is_note(line)) lines.push_back(line);
     }
@@ -140,8 +142,9 @@ inline std::string damaged(std::string bytes) {      // a few bytes changed, cut
 }
 
 inline const std::vector<json>& odd_values() {
-    static const std::vector<json> values = {nullptr, true, -1, 0, 1, 3, 1e30, -1e308, 0.5, UINT64_MAX, INT64_MIN, 1e15, "", "x", "\n\x1b[31m", std::string(5000, 'a'),
-                                             json::array(), json::object(), json::array({1, "a"}), json{{"a", 1}}};
+    static const std::vector<json> values = {nullptr, true, -1, 0, 1, 3, 1e30, -1e308, 0.5, UINT64_MAX, INT64_MIN, 1e15,
+                                             "", "x", "\n\x1b[31m", std::string(5000, 'a'), json::array(),
+                                             json::object(), json::array({1, "a"}), json{{"a", 1}}};
     return values;
 }
 
@@ -157,7 +160,9 @@ inline void each_change(const json& j, const std::function<void(const std::strin
     for (const auto& place : places) {
         for (int k = 0; k < per_place; k++) {
             json changed = j;
-            const json& value = odd_values()[per_place >= int(odd_values().size()) ? size_t(k) % odd_values().size() : random_number(odd_values().size())];
+            const json& value =
+                odd_values()[per_place >= int(odd_values().size()) ? size_t(k) % odd_values().size()
+                                                                   : random_number(odd_values().size())];
             changed[place] = value;
             use(place.to_string() + " = " + printable(value.dump(-1, ' ', true), 40), changed);
         }

@@ -33,7 +33,9 @@ struct MemoryFile {
 };
 
 // For the parsers that want a name of their own; in memory where that is possible.
-inline std::string scratch_path() { return format("%s/qv-fuzz-%d", std::filesystem::is_directory("/dev/shm") ? "/dev/shm" : "/tmp", int(getpid())); }
+inline std::string scratch_path() {
+    return format("%s/qv-fuzz-%d", std::filesystem::is_directory("/dev/shm") ? "/dev/shm" : "/tmp", int(getpid()));
+}
 
 // Not `ensure`: an Error is the right answer to a bad input, a broken promise is not.
 inline void promise(bool kept, const char* what) {
@@ -61,7 +63,9 @@ inline bool safetensors(const uint8_t* data, size_t size) {
         at = t.end;
         std::vector<char> bytes(t.end - t.begin);
         safetensors_read(f, t, bytes.data());
-        again.push_back({t.name, t.dtype, t.shape, [bytes](uint64_t offset, size_t n, void* out) { std::copy_n(bytes.data() + offset, n, static_cast<char*>(out)); }});
+        again.push_back({t.name, t.dtype, t.shape, [bytes](uint64_t offset, size_t n, void* out) {
+                             std::copy_n(bytes.data() + offset, n, static_cast<char*>(out));
+                         }});
     }
     promise(f.data_start + at == size, "tensors end where the file ends");
     MemoryFile copy(nullptr, 0);
@@ -118,7 +122,9 @@ inline bool shard(const uint8_t* data, size_t size) {
     std::vector<int> inputs(T), targets(T);
     for (size_t i = 0; i < d.samples; i++) {
         dataset_batch(d, 1, i, 1, inputs.data(), targets.data());
-        for (size_t t = 0; t < T; t++) promise(inputs[t] >= 0 && size_t(inputs[t]) < vocab && size_t(targets[t]) < vocab, "tokens are in the vocabulary");
+        for (size_t t = 0; t < T; t++)
+            promise(inputs[t] >= 0 && size_t(inputs[t]) < vocab && size_t(targets[t]) < vocab,
+                    "tokens are in the vocabulary");
     }
     promise(d.samples <= size && shard_read_all(d.shards[0]).size() == d.tokens, "as many tokens as the header says");
     return true;
@@ -127,7 +133,8 @@ inline bool shard(const uint8_t* data, size_t size) {
 // Accepted: the options written and read again are the same, and a run with them is no conflict with itself.
 inline bool config(const uint8_t* data, size_t size) {
     const std::string text(reinterpret_cast<const char*>(data), size);
-    static const VariantOptions own = {own_number("qvka-dctx", 1 << 17, ""), own_flag("qvka-tied", ""), own_choice("qv-rope", {"key", "vo"}, "")};
+    static const VariantOptions own = {own_number("qvka-dctx", 1 << 17, ""), own_flag("qvka-tied", ""),
+                                       own_choice("qv-rope", {"key", "vo"}, "")};
     Options o, again;
     o.program = again.program = {.attn = "qv", .own = own, .variants = "qkv mla qv"};
     try {

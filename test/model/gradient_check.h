@@ -72,7 +72,8 @@ inline GradientFault find_fault(const std::vector<TensorCheck>& list) {
     GradientFault f;
     auto line = [](const TensorCheck& t) {
         if (t.zero) return format("%s: zero everywhere", t.name.c_str());
-        return format("%s: %zu of %zu elements wrong; [%zu] is %.6g, by finite differences %.6g", t.name.c_str(), t.wrong, t.checked, t.worst, t.got, t.want);
+        return format("%s: %zu of %zu elements wrong; [%zu] is %.6g, by finite differences %.6g", t.name.c_str(),
+                      t.wrong, t.checked, t.worst, t.got, t.want);
     };
     std::string others;
     for (const TensorCheck& t : list) {
@@ -84,7 +85,10 @@ inline GradientFault find_fault(const std::vector<TensorCheck>& list) {
         f.report = line(t);
     }
     if (f.wrong > 0)
-        f.report = format("%zu of %zu tensors wrong. Nearest to the fault (what lies between it and the loss is right):\n  %s\n", f.wrong, f.of,
-                          f.report.c_str()) + (others.empty() ? "" : "  what this spoils, going back:\n" + others);
+        f.report = format(
+                       "%zu of %zu tensors wrong. Nearest to the fault (what lies between it and the loss "
+                       "is right):\n  %s\n",
+                       f.wrong, f.of, f.report.c_str()) +
+                   (others.empty() ? "" : "  what this spoils, going back:\n" + others);
     return f;
 }

@@ -50,22 +50,26 @@ inline ModelConfig awkward_config(Position pos) {
         c.HS = head_size;
         if (supported(c)) return c;
     }
-    fail("no head size for the tests: attention %s refuses 4 heads of 6, 10, 12, 8 and 16 with --pos %s", ATTENTION_NAME, position_name(pos));
+    fail("no head size for the tests: attention %s refuses 4 heads of 6, 10, 12, 8 and 16 with --pos %s",
+         ATTENTION_NAME, position_name(pos));
 }
 
 // The model of a file in test/golden, by its metadata.
 inline ModelConfig golden_config(const std::map<std::string, std::string>& m) {
     ModelConfig c;
-    struct { const char* key; int* to; } numbers[] = {{"T", &c.T}, {"V", &c.V}, {"L", &c.L}, {"C", &c.C}, {"NH", &c.NH}, {"NKV", &c.NKV}, {"HS", &c.HS},
-        {"F", &c.F}};
+    struct { const char* key; int* to; } numbers[] = {{"T", &c.T}, {"V", &c.V}, {"L", &c.L}, {"C", &c.C}, {"NH", &c.NH},
+                                                      {"NKV", &c.NKV}, {"HS", &c.HS}, {"F", &c.F}};
     for (auto [key, to] : numbers) *to = std::stoi(m.at(key));
     c.pos = position_from_name(m.at("pos"));
     for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++) {
         const VariantOption& own = ATTENTION_OPTIONS[i];
         const std::string& value = m.at(json_key(own.name));
         ModelConfig with = c;
-        with.own[i] = own.kind != VariantOption::choice ? std::stoi(value) : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
-        if (supported(with)) c = with;           // the file lists options without effect too, which a user may not give (a rotation without rope)
+        with.own[i] = own.kind != VariantOption::choice
+                          ? std::stoi(value)
+                          : int(std::find(own.choices.begin(), own.choices.end(), value) - own.choices.begin());
+        // the file lists options without effect too, which a user may not give (a rotation without rope)
+        if (supported(with)) c = with;
     }
     return c;
 }
@@ -88,7 +92,8 @@ inline bool has_reference() {
 struct NamedConfig {
     std::string name;
     ModelConfig c;
-    bool odd_size = false;                                   // one of the variant's own widths is awkward: for the tests that take no long time
+    // one of the variant's own widths is awkward: for the tests that take no long time
+    bool odd_size = false;
 };
 
 inline constexpr int AWKWARD = 10;                           // of an own number: no multiple of 4
@@ -126,7 +131,8 @@ inline std::vector<NamedConfig> all_configs() {
         for (int value : values) {
             const std::string name = std::string(own.name) + " " + std::to_string(value);
             add(name, {rope, learned}, [&](ModelConfig& c) { c.own[i] = value; });
-            if (own.kind != VariantOption::number) add(name + ", 2 kv heads", {rope, alibi}, [&](ModelConfig& c) { c.own[i] = value, c.NKV = 2; });
+            if (own.kind != VariantOption::number)
+                add(name + ", 2 kv heads", {rope, alibi}, [&](ModelConfig& c) { c.own[i] = value, c.NKV = 2; });
         }
     }
     if (ATTENTION_OPTIONS.size() > 1)

@@ -47,7 +47,8 @@ inline void init_for_steps(GPT& g) {
         std::vector<floatM> w = get_weights(g, p);
         bool gain = p.spec.init.kind == Init::constant_ && p.spec.init.a == 1;
         size_t real = p.spec.name == "wte.weight" ? size_t(g.c.V) * size_t(g.c.C) : p.size;
-        for (size_t i = 0; i < real && p.spec.min_value <= 0; i++) w[i] = floatM((gain ? 1 : 0) + 0.15 * philox_normal(11, rng_stream(p.spec.name), i));
+        for (size_t i = 0; i < real && p.spec.min_value <= 0; i++)
+            w[i] = floatM((gain ? 1 : 0) + 0.15 * philox_normal(11, rng_stream(p.spec.name), i));
         for (floatM& x : w) x = floatM(float(bf16(x)));
         set_weights(g, p, w);
     }

@@ -91,8 +91,10 @@ TEST_CASE("sequences of different lengths in one batch are what they are alone")
             for (int s = 0; s < 3; s++) {
                 const size_t at = size_t(prompt[s] + step - 1);
                 check_same_bits(config.name + ", sequence " + std::to_string(s) + ", step " + std::to_string(step),
-                                std::vector<floatX>(logits.begin() + int64_t(size_t(s) * V), logits.begin() + int64_t(size_t(s + 1) * V)),
-                                std::vector<floatX>(alone[size_t(s)].begin() + int64_t(at * V), alone[size_t(s)].begin() + int64_t((at + 1) * V)));
+                                std::vector<floatX>(logits.begin() + int64_t(size_t(s) * V),
+                                                    logits.begin() + int64_t(size_t(s + 1) * V)),
+                                std::vector<floatX>(alone[size_t(s)].begin() + int64_t(at * V),
+                                                    alone[size_t(s)].begin() + int64_t((at + 1) * V)));
                 tokens.push_back({s, b.tokens[size_t(s) * 7 + at + 1]});
             }
         }

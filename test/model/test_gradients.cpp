@@ -24,7 +24,9 @@ TEST_CASE("finite differences, every tensor, every position") {
         const GradientFault fault = find_fault(tensors);
         // The first configuration that fails is told in full, the others in a line: they mostly have the same fault.
         CHECK_MESSAGE(fault.wrong == 0, this_program().name(), ", ", config.name, ": ",
-                      failed == 0 ? fault.report : format("%zu of %zu tensors wrong, nearest to the fault: %s", fault.wrong, fault.of, fault.nearest.c_str()));
+                      failed == 0 ? fault.report
+                                  : format("%zu of %zu tensors wrong, nearest to the fault: %s", fault.wrong, fault.of,
+                                           fault.nearest.c_str()));
         failed += fault.wrong > 0;
         gpt_free(g);
     }

@@ -59,29 +59,43 @@ TEST_CASE("PyTorch's logits, loss, every gradient and ten AdamW steps") {
         auto losses = golden_tensor<double>(f, "losses", "F64");
         auto logits = golden_tensor<double>(f, "logits", "F64");
         const size_t rows = size_t(B) * c.T;
-        auto loss_of = [&](bool accumulate) { return gpt_forward_backward(g, tokens.data(), targets.data(), B, c.T, 1.0 / double(rows), accumulate) / double(rows); };
+        auto loss_of = [&](bool accumulate) {
+            return gpt_forward_backward(g, tokens.data(), targets.data(), B, c.T, 1.0 / double(rows), accumulate) /
+                   double(rows);
+        };
 
-        CHECK_MESSAGE(std::fabs(gpt_loss(g, tokens.data(), targets.data(), B, c.T) / double(rows) - losses[0]) < forward_tolerance * losses[0], name, ": loss");
+        CHECK_MESSAGE(std::fabs(gpt_loss(g, tokens.data(), targets.data(), B, c.T) / double(rows) - losses[0]) <
+                          forward_tolerance * losses[0],
+                      name, ": loss");
         std::vector<floatX> padded(rows * size_t(c.Vp()));
         copy_to_host(padded.data(), g.logits, padded.size() * sizeof(floatX));
         std::vector<floatX> real;
-        for (size_t r = 0; r < rows; r++) real.insert(real.end(), padded.begin() + int64_t(r * size_t(c.Vp())), padded.begin() + int64_t(r * size_t(c.Vp())) + c.V);
+        for (size_t r = 0; r < rows; r++)
+            real.insert(real.end(), padded.begin() + int64_t(r * size_t(c.Vp())),
+                        padded.begin() + int64_t(r * size_t(c.Vp())) + c.V);
         check_tensor(name + ": logits", real, logits, forward_tolerance);
 
         // Without rotation a key bias moves all scores of a query alike and its gradient is 0. In fp32 rounding remains of it, about 1e-8
         // and so about AdamW's eps, which makes steps of it: nothing to compare.
-        auto is_rounding = [&](const Param& p) { return !DOUBLE && c.pos != Position::rope && p.spec.name.find("k.bias") != std::string::npos; };
+        auto is_rounding = [&](const Param& p) {
+            return !DOUBLE && c.pos != Position::rope && p.spec.name.find("k.bias") != std::string::npos;
+        };
         for (int step = 0; step <= 10; step++) {
             double loss = loss_of(false);
-            CHECK_MESSAGE(std::fabs(loss - losses[size_t(step)]) < (step ? 10 : 1) * forward_tolerance * losses[size_t(step)], name, ": loss ", loss, " before step ", step + 1, ", PyTorch has ", losses[size_t(step)]);
+            CHECK_MESSAGE(
+                std::fabs(loss - losses[size_t(step)]) < (step ? 10 : 1) * forward_tolerance * losses[size_t(step)],
+                name, ": loss ", loss, " before step ", step + 1, ", PyTorch has ", losses[size_t(step)]);
             if (step == 0)
                 for (const Param& p : g.params)
-                    if (p.size && !is_rounding(p)) check_tensor(name + ": gradient of " + p.spec.name, get_gradient(g, p), golden_tensor<double>(f, "grad." + p.spec.name, "F64"), grad_tolerance);
+                    if (p.size && !is_rounding(p))
+                        check_tensor(name + ": gradient of " + p.spec.name, get_gradient(g, p),
+                                     golden_tensor<double>(f, "grad." + p.spec.name, "F64"), grad_tolerance);
             if (step < 10) gpt_update(g, {1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0, step + 1, 0});
         }
         for (const Param& p : g.params)
             if (p.size && !is_rounding(p) && f.find("after." + p.spec.name))
-                check_tensor(name + ": after ten steps " + p.spec.name, get_weights(g, p), golden_tensor<float>(f, "after." + p.spec.name, "F32"), after_tolerance);
+                check_tensor(name + ": after ten steps " + p.spec.name, get_weights(g, p),
+                             golden_tensor<float>(f, "after." + p.spec.name, "F32"), after_tolerance);
         gpt_free(g);
     }
     if (has_reference()) CHECK(cases >= 3);
@@ -109,7 +123,9 @@ static double plain_attention_loss(const GPT& g, const TestBatch& b, const std::
         for (int i = 0; i < C; i++) mean += x[i] / C;
         for (int i = 0; i < C; i++) var += (x[i] - mean) * (x[i] - mean) / C;
         std::vector<double> y(static_cast<size_t>(C));
-        for (int i = 0; i < C; i++) y[size_t(i)] = (x[i] - mean) / std::sqrt(var + 1e-5) * double(at(name + ".weight")[size_t(i)]) + double(at(name + ".bias")[size_t(i)]);
+        for (int i = 0; i < C; i++)
+            y[size_t(i)] = (x[i] - mean) / std::sqrt(var + 1e-5) * double(at(name + ".weight")[size_t(i)]) +
+                           double(at(name + ".bias")[size_t(i)]);
         return y;
     };
     double total = 0;
@@ -117,7 +133,8 @@ static double plain_attention_loss(const GPT& g, const TestBatch& b, const std::
         std::vector<std::vector<double>> x(static_cast<size_t>(T));
         for (int t = 0; t < T; t++)
             for (int i = 0; i < C; i++)
-                x[size_t(t)].push_back(double(at("wte.weight")[size_t(b.tokens[size_t(s * T + t)] * C + i)]) + double(at("wpe.weight")[size_t(t * C + i)]));
+                x[size_t(t)].push_back(double(at("wte.weight")[size_t(b.tokens[size_t(s * T + t)] * C + i)]) +
+                                       double(at("wpe.weight")[size_t(t * C + i)]));
         for (int l = 0; l < c.L; l++) {
             std::string h = "h." + std::to_string(l) + ".";
             std::vector<std::vector<double>> q, k, v;
@@ -222,7 +239,8 @@ TEST_CASE("with fitting weights the variant is multi-head attention") {
         // (up to eps), so that rms(x) = x and MLA is multi-head attention.
         for (int l = 0; l < c.L; l++) {
             std::string h = "h." + std::to_string(l) + ".", a = h + "attn.";
-            const Param &down = *find_param(g, a + "dkv.weight"), &gain = *find_param(g, a + "kv_norm.weight"), &lw = *find_param(g, h + "ln_1.weight"), &lb = *find_param(g, h + "ln_1.bias");
+            const Param &down = *find_param(g, a + "dkv.weight"), &gain = *find_param(g, a + "kv_norm.weight"),
+                        &lw = *find_param(g, h + "ln_1.weight"), &lb = *find_param(g, h + "ln_1.bias");
             std::vector<floatM> identity(down.size, 0), ones(size_t(C), 1), zeros(size_t(C), 0);
             for (int i = 0; i < C; i++) identity[size_t(i * C + i)] = 1;
             set_weights(g, down, identity);

@@ -1,6 +1,7 @@
-// Whole models in bf16 on the CPU and on the CUDA kernels (emulated or on a GPU), at head sizes that have tensor-core kernels: loss and every gradient
-// against PyTorch's values in double, the gradient against the loss itself, and that training allocates nothing. test_model.cpp checks the same code in fp32 to
-// rounding; here the question is whether anything is wrong that rounding to 8 bits does not explain.
+// Whole models in bf16 on the CPU and on the CUDA kernels (emulated or on a GPU), at head sizes that have
+// tensor-core kernels: loss and every gradient against PyTorch's values in double, the gradient against the
+// loss itself, and that training allocates nothing. test_model.cpp checks the same code in fp32 to rounding;
+// here the question is whether anything is wrong that rounding to 8 bits does not explain.
 #include <doctest/doctest.h>
 
 #include <cstdlib>
@@ -33,8 +34,10 @@ static double norm(const std::vector<double>& v) {
     return std::sqrt(sum);
 }
 
-// Twice a plain bf16 implementation's typical error (test/golden/make_golden_bf16.py) [the rule of flash-attention's tests], and two roundings of the result. The error of a few numbers
-// is a matter of chance (of one: beyond twice its typical size one time in 20), that of many is not: hence the share that shrinks with n.
+// Twice a plain bf16 implementation's typical error (test/golden/make_golden_bf16.py)
+// [the rule of flash-attention's tests], and two roundings of the result. The error of a few numbers is a
+// matter of chance (of one: beyond twice its typical size one time in 20), that of many is not: hence the
+// share that shrinks with n.
 static double bound(double plain_error, double size, size_t n) { return (2 + 2 / std::sqrt(double(n))) * plain_error + 2 * 0x1p-9 * size; }
 
 TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
@@ -73,8 +76,9 @@ TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
             for (size_t i = 0; i < p.size; i++) difference[i] = double(got[i]) - want[i];
             const double error = norm(difference), typical = golden(f, "plain_error." + p.spec.name)[0];
             squares += std::pow(norm(want), 2), error_squares += error * error, plain_squares += typical * typical;
-            // Sums of dS over whole rows, whose terms cancel: of a key bias without rotation all of it. There the rounding of D = rowsum(dO * O),
-            // O as stored, common to a row, is what remains, and the plain implementation has no D. test_sdpa.cpp bounds it; fp32 checks the rest.
+            // Sums of dS over whole rows, whose terms cancel: of a key bias without rotation all of it. There
+            // the rounding of D = rowsum(dO * O), O as stored, common to a row, is what remains, and the
+            // plain implementation has no D. test_sdpa.cpp bounds it; fp32 checks the rest.
             bool sum_of_rows = false;
             for (const char* tensor : {"k.bias", "pos_p", "pos_a"}) sum_of_rows |= p.spec.name.find(tensor) != std::string::npos;
             if (sum_of_rows) continue;
@@ -82,7 +86,8 @@ TEST_CASE("bf16: PyTorch's loss and every gradient, to the rounding of bf16") {
             CHECK(error <= bound(typical, norm(want), p.size));
         }
         if (getenv("SHOW_ERRORS"))
-            printf("%s: gradient off by %.4f of its size, a plain implementation by %.4f\n", name.c_str(), std::sqrt(error_squares / squares), std::sqrt(plain_squares / squares));
+            printf("%s: gradient off by %.4f of its size, a plain implementation by %.4f\n", name.c_str(),
+                   std::sqrt(error_squares / squares), std::sqrt(plain_squares / squares));
         CHECK(std::sqrt(error_squares) <= bound(std::sqrt(plain_squares), std::sqrt(squares), g.flat_size));
         gpt_free(g);
     }
@@ -132,8 +137,11 @@ TEST_CASE("bf16: the gradient predicts the loss at the tensor cores' head sizes"
             set_weights(g, p, down);
             double difference = loss_up - mean_loss(g, b);
             set_weights(g, p, w);
-            INFO(std::string(ATTENTION_NAME), ", ", position_name(pos), ": ", p.spec.name, ": the loss changes by ", difference, ", its gradient predicts ", predicted);
-            if (getenv("SHOW_ERRORS")) printf("%s %s %s: %.4f, predicted %.4f\n", ATTENTION_NAME, position_name(pos), p.spec.name.c_str(), difference, predicted);
+            INFO(std::string(ATTENTION_NAME), ", ", position_name(pos), ": ", p.spec.name, ": the loss changes by ",
+                 difference, ", its gradient predicts ", predicted);
+            if (getenv("SHOW_ERRORS"))
+                printf("%s %s %s: %.4f, predicted %.4f\n", ATTENTION_NAME, position_name(pos), p.spec.name.c_str(),
+                       difference, predicted);
             CHECK(std::fabs(difference - predicted) <= 0.15 * predicted);
         }
         gpt_free(g);
@@ -149,7 +157,8 @@ TEST_CASE("bf16: a training step allocates no device memory, the first one neith
     GPT g = gpt_allocate(c, 3);
     init_for_test(g, 7);
     TestBatch b = random_batch(3, c.T, c.V, 11);
-    std::vector<void*> ballast;                              // fills what earlier tests have freed: from now on every allocation is a new peak
+    // fills what earlier tests have freed: from now on every allocation is a new peak
+    std::vector<void*> ballast;
     for (size_t before = peak_memory_bytes(); peak_memory_bytes() == before;) ballast.push_back(device_alloc(size_t(1) << 20));
     const size_t peak = peak_memory_bytes();
     for (int step = 1; step <= 2; step++) {

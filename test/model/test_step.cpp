@@ -1,6 +1,7 @@
-// A whole training step in every position, and ten in one, of the variant that this binary is built with: the emulated CUDA kernels against the CPU backend, whose
-// results step_reference.cpp has written. fp32: every gradient, every updated weight, every loss. bf16: the rule of flash-attention's
-// tests, for whole models: the error against the fp32 truth is at most twice the error of a plain bf16 implementation (rounded_ops.h).
+// A whole training step in every position, and ten in one, of the variant that this binary is built with: the
+// emulated CUDA kernels against the CPU backend, whose results step_reference.cpp has written. fp32: every
+// gradient, every updated weight, every loss. bf16: the rule of flash-attention's tests, for whole models:
+// the error against the fp32 truth is at most twice the error of a plain bf16 implementation (rounded_ops.h).
 #include <doctest/doctest.h>
 
 #include "runtime/run/safetensors.h"
@@ -18,10 +19,12 @@ template <class T> std::vector<T> reference(const SafetensorsFile& f, const std:
 // "h.1.attn.q.weight" -> "h.attn.q.weight": the layers of a model are taken together.
 [[maybe_unused]] std::string without_layer(const std::string& name) { return name[0] == 'h' ? "h" + name.substr(name.find('.', 2)) : name; }
 
-// AdamW's first step is lr g / (|g| + eps): a gradient that is wrong by d moves it by at most lr d / |g|, and by 2 lr where the sign turns (a
-// gradient that is 0 but for rounding, as a key bias's without rotation). Beside that, a few roundings of the weight.
+// AdamW's first step is lr g / (|g| + eps): a gradient that is wrong by d moves it by at most lr d / |g|, and
+// by 2 lr where the sign turns (a gradient that is 0 but for rounding, as a key bias's without rotation).
+// Beside that, a few roundings of the weight.
 constexpr double GRADIENT_TOLERANCE = 2e-5;
-[[maybe_unused]] void check_update(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, const std::vector<float>& gradient) {
+[[maybe_unused]] void check_update(const std::string& what, const std::vector<float>& got,
+                                   const std::vector<float>& want, const std::vector<float>& gradient) {
     REQUIRE(got.size() == want.size());
     double largest = 1e-3, excess = 0;
     size_t worst = 0, turned = 0;
@@ -33,7 +36,8 @@ constexpr double GRADIENT_TOLERANCE = 2e-5;
         turned += d >= 2 * g && gradient[i] != 0;
         if (!(e <= excess)) excess = e, worst = i;
     }
-    INFO(what, "[", worst, "]: ", double(got[worst]), ", the CPU has ", double(want[worst]), "; gradient ", double(gradient[worst]), ", error over allowed ", excess);
+    INFO(what, "[", worst, "]: ", double(got[worst]), ", the CPU has ", double(want[worst]), "; gradient ",
+         double(gradient[worst]), ", error over allowed ", excess);
     CHECK(excess <= 1);
     if (what.find("k.bias") == std::string::npos) CHECK(turned * 20 <= got.size());      // the wide allowance is for single elements
 }
@@ -64,7 +68,8 @@ TEST_CASE("training steps in fp32: the CPU's gradients, weights and losses") {
             // power's parameters: a sum over all pairs of tokens, of both signs, that both sides round, each in an order of its own
             const bool sum_of_pairs = name.find("attn.pos_") != std::string::npos;
             const double tolerance = (sum_of_pairs ? 5 : 1) * GRADIENT_TOLERANCE;
-            check_tensor(attn + ", " + n.name + ": gradient of " + name, values, reference<float>(f, prefix + "gradient/" + name), tolerance, "the CPU");
+            check_tensor(attn + ", " + n.name + ": gradient of " + name, values,
+                         reference<float>(f, prefix + "gradient/" + name), tolerance, "the CPU");
         }
         for (auto& [name, values] : r.first)
             check_update(attn + ", " + n.name + ": after a step " + name, values, reference<float>(f, prefix + "first/" + name),
@@ -88,11 +93,15 @@ TEST_CASE("training steps in bf16: not more than twice the error of a plain impl
         StepResult r = run_steps(n.c);
         const std::string truth = n.name + "/truth/", naive = n.name + "/naive/";
         std::map<std::string, Errors> here;
-        if (r.losses.size() > 2) add_errors(here["losses"], r.losses, reference<double>(f, naive + "losses"), reference<double>(f, truth + "losses"));
+        if (r.losses.size() > 2)
+            add_errors(here["losses"], r.losses, reference<double>(f, naive + "losses"),
+                       reference<double>(f, truth + "losses"));
         for (auto& [name, values] : r.gradients)
-            add_errors(here[without_layer(name)], values, reference<float>(f, naive + "gradient/" + name), reference<float>(f, truth + "gradient/" + name));
+            add_errors(here[without_layer(name)], values, reference<float>(f, naive + "gradient/" + name),
+                       reference<float>(f, truth + "gradient/" + name));
         for (auto& [name, e] : here) {
-            INFO(std::string(ATTENTION_NAME), ", ", n.name, ", ", name, ": error ", std::sqrt(e.got / double(e.n)), ", plain ", std::sqrt(e.naive / double(e.n)), " (root mean squares)");
+            INFO(std::string(ATTENTION_NAME), ", ", n.name, ", ", name, ": error ", std::sqrt(e.got / double(e.n)),
+                 ", plain ", std::sqrt(e.naive / double(e.n)), " (root mean squares)");
             CHECK(std::sqrt(e.got) <= 6 * std::sqrt(e.naive) + (e.n < FEW && name != "losses" ? 4 * 0x1p-8 * std::sqrt(e.truth) : 0));
             Errors& sum = all[name];
             sum.got += e.got, sum.naive += e.naive;

@@ -61,7 +61,9 @@ template <class T> std::vector<Wide> stored(const std::vector<floatM>& v) {
 }
 
 // got: from the device. reference: in Wide. naive: the same oracle in floatM. T: the type in which the result is stored.
-template <class T> void check_close(const std::string& what, const std::vector<T>& got, const std::vector<Wide>& reference, const std::vector<floatM>& naive) {
+template <class T>
+void check_close(const std::string& what, const std::vector<T>& got, const std::vector<Wide>& reference,
+                 const std::vector<floatM>& naive) {
     REQUIRE(got.size() == reference.size());
     REQUIRE(naive.size() == reference.size());
     std::vector<Wide> plain = stored<T>(naive);
@@ -74,7 +76,8 @@ template <class T> void check_close(const std::string& what, const std::vector<T
         largest = std::max(largest, double(std::fabs(reference[i])));
     }
     double bound = 2 * naive_error + 2 * unit_roundoff<T>() * largest;
-    INFO(what, ": element ", worst, " of ", got.size(), " is ", double(got[worst]), ", should be ", double(reference[worst]), "; error ", error,
-         ", allowed ", bound, " (a plain implementation: ", naive_error, ")");
+    INFO(what, ": element ", worst, " of ", got.size(), " is ", double(got[worst]), ", should be ",
+         double(reference[worst]), "; error ", error, ", allowed ", bound, " (a plain implementation: ", naive_error,
+         ")");
     CHECK(error <= bound);
 }

@@ -47,12 +47,13 @@ inline void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w,
 }
 
 // ---- norms
-inline void layernorm_forward(floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* w, const floatX* b, size_t rows, int C) {
+inline void layernorm_forward(floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* w, const floatX* b,
+                              size_t rows, int C) {
     ::layernorm_forward(y, mean, rstd, x, w, b, rows, C);
     round(y, 1, 0, rows * size_t(C));
 }
-inline void residual_layernorm_forward(floatX* sum, floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w,
-                                       const floatX* b, size_t rows, int C) {
+inline void residual_layernorm_forward(floatX* sum, floatX* y, floatM* mean, floatM* rstd, const floatX* x,
+                                       const floatX* branch, const floatX* w, const floatX* b, size_t rows, int C) {
     ::residual_layernorm_forward(sum, y, mean, rstd, x, branch, w, b, rows, C);
     round(sum, 1, 0, rows * size_t(C));
     layernorm_forward(y, mean, rstd, sum, w, b, rows, C);
@@ -66,13 +67,15 @@ inline void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floa
     ::rmsnorm_forward(y, rstd, x, w, rows, C, ld_x);
     round(y, 1, 0, rows * size_t(C));
 }
-inline void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C) {
+inline void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch,
+                                     const floatX* w, size_t rows, int C) {
     ::residual_rmsnorm_forward(sum, y, rstd, x, branch, w, rows, C);
     round(sum, 1, 0, rows * size_t(C));
     rmsnorm_forward(y, rstd, sum, w, rows, C, size_t(C));
 }
-inline void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x, const floatX* w, const floatM* rstd, size_t rows, int C,
-                             size_t ld_x, bool accumulate, bool add_to_dx = false) {
+inline void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x, const floatX* w,
+                             const floatM* rstd, size_t rows, int C, size_t ld_x, bool accumulate,
+                             bool add_to_dx = false) {
     ::rmsnorm_backward(dx, dw, dy, x, w, rstd, rows, C, ld_x, accumulate, add_to_dx);
     round(dx, rows, ld_x, size_t(C));
 }
@@ -97,7 +100,8 @@ inline void rope_forward(floatX* out, const floatX* in, const floatM* table, con
     ::rope_forward(out, in, table, s, inverse);
     for (int h = 0; h < s.heads; h++) round(out + size_t(h) * s.out_head, size_t(s.B) * s.T, s.out_row, size_t(s.d));
 }
-inline void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s, bool accumulate = false, bool inverse = false) {
+inline void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s,
+                          bool accumulate = false, bool inverse = false) {
     ::rope_backward(din, dout, table, s, accumulate, inverse);
     for (int h = 0; h < s.heads; h++) round(din + size_t(h) * s.in_head, size_t(s.B) * s.T, s.in_row, size_t(s.d));
 }
@@ -123,21 +127,26 @@ inline float dot(const floatX* a, const floatX* b, int n) {
     return sum;
 }
 // Row i of S, then of P: (i + 1) numbers. Returns the log-sum-exp.
-inline float probabilities(std::vector<float>& P, const floatX* q, const floatX* k, size_t k_row, int i, int h, const PositionBias& bias, int d) {
+inline float probabilities(std::vector<float>& P, const floatX* q, const floatX* k, size_t k_row, int i, int h,
+                           const PositionBias& bias, int d) {
     float top = -INFINITY, sum = 0;
-    for (int j = 0; j <= i; j++) top = std::max(top, P[size_t(j)] = stored(dot(q, k + size_t(j) * k_row, d) / std::sqrt(float(d)) + bias_of(bias, h, i - j)));
+    for (int j = 0; j <= i; j++)
+        top = std::max(top, P[size_t(j)] = stored(dot(q, k + size_t(j) * k_row, d) / std::sqrt(float(d)) +
+                                                  bias_of(bias, h, i - j)));
     for (int j = 0; j <= i; j++) sum += std::exp(P[size_t(j)] - top);
     for (int j = 0; j <= i; j++) P[size_t(j)] = stored(std::exp(P[size_t(j)] - top) / sum);
     return top + std::log(sum);
 }
-inline void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s) {
+inline void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v,
+                         const PositionBias& bias, const SdpaShape& s) {
     if (!rounding) return ::sdpa_forward(o, lse, q, k, v, bias, s);
     std::vector<float> P(size_t(s.T));
     for (int b = 0; b < s.B; b++)
         for (int h = 0; h < s.NH; h++)
             for (int i = 0; i < s.T; i++) {
                 const size_t first = size_t(b) * s.T, row = first + i, kv = size_t(h) * s.NKV / s.NH;
-                lse[(size_t(b) * s.NH + h) * s.T + i] = probabilities(P, q + row * s.q_row + h * s.d_qk, k + first * s.k_row + kv * s.d_qk, s.k_row, i, h, bias, s.d_qk);
+                lse[(size_t(b) * s.NH + h) * s.T + i] = probabilities(
+                    P, q + row * s.q_row + h * s.d_qk, k + first * s.k_row + kv * s.d_qk, s.k_row, i, h, bias, s.d_qk);
                 for (int x = 0; x < s.d_v; x++) {
                     float sum = 0;
                     for (int j = 0; j <= i; j++) sum += P[size_t(j)] * v[(first + j) * s.v_row + kv * s.d_v + x];
@@ -145,8 +154,9 @@ inline void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* 
                 }
             }
 }
-inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
-                          const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate) {
+inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout,
+                          const floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
+                          const PositionBias& bias, const SdpaShape& s, bool accumulate) {
     if (!rounding) return ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate);
     const float scale = 1 / std::sqrt(float(s.d_qk));
     std::vector<float> P(size_t(s.T)), dP(size_t(s.T));
@@ -157,7 +167,8 @@ inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM
             for (int h = kv * (s.NH / s.NKV); h < (kv + 1) * (s.NH / s.NKV); h++)
                 for (int i = 0; i < s.T; i++) {
                     const size_t first = size_t(b) * s.T, row = first + i;
-                    const floatX *qi = q + row * s.q_row + h * s.d_qk, *ks = k + first * s.k_row + kv * s.d_qk, *vs = v + first * s.v_row + kv * s.d_v;
+                    const floatX *qi = q + row * s.q_row + h * s.d_qk, *ks = k + first * s.k_row + kv * s.d_qk,
+                                 *vs = v + first * s.v_row + kv * s.d_v;
                     const floatX* doi = dout + row * s.o_row + h * s.d_v;
                     probabilities(P, qi, ks, s.k_row, i, h, bias, s.d_qk);
                     for (int j = 0; j <= i; j++) dP[size_t(j)] = stored(dot(doi, vs + size_t(j) * s.v_row, s.d_v));
@@ -180,7 +191,9 @@ inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM
             for (int t = 0; t < s.T; t++) {
                 const size_t row = size_t(b) * s.T + t;
                 const float* k_sum = &dk_sum[size_t(t) * s.d_qk];
-                for (int x = 0; x < s.d_v; x++) dv[row * s.v_row + kv * s.d_v + x] = stored(dv_sum[size_t(t) * s.d_v + x] + (dk == dv ? k_sum[x] : 0.0f));
+                for (int x = 0; x < s.d_v; x++)
+                    dv[row * s.v_row + kv * s.d_v + x] =
+                        stored(dv_sum[size_t(t) * s.d_v + x] + (dk == dv ? k_sum[x] : 0.0f));
                 for (int x = 0; x < s.d_qk && dk != dv; x++) dk[row * s.k_row + kv * s.d_qk + x] = stored(k_sum[x]);
             }
         }
@@ -188,8 +201,10 @@ inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM
 
 // ---- the update works on fp32 master weights, as it does in bf16 builds; the model reads them rounded
 inline std::map<const floatX*, std::vector<floatM>> masters;
-inline void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a) {
-    if (!rounding || n == 0) return ::adamw_update(weights, master, m, v, grad, n, norm, a);       // (an empty tensor shares its address with the next)
+inline void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n,
+                         const floatM* norm, const AdamW& a) {
+    // (an empty tensor shares its address with the next)
+    if (!rounding || n == 0) return ::adamw_update(weights, master, m, v, grad, n, norm, a);
     std::vector<floatM>& own = masters.try_emplace(weights, weights, weights + n).first->second;
     ::adamw_update(own.data(), nullptr, m, v, grad, n, norm, a);
     for (size_t i = 0; i < n; i++) weights[i] = own[i];

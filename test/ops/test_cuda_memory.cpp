@@ -1,5 +1,6 @@
-// runtime/device/backend_cuda.cu as nvcc compiles it, on a stand-in for the CUDA runtime (fake_cudart.cpp): that copies arrive though the stream
-// is late and the source changes, and what the host waits for. Built and run by `make cuda-check`, without a GPU.
+// runtime/device/backend_cuda.cu as nvcc compiles it, on a stand-in for the CUDA runtime (fake_cudart.cpp):
+// that copies arrive though the stream is late and the source changes, and what the host waits for. Built and
+// run by `make cuda-check`, without a GPU.
 #include <doctest/doctest.h>
 
 #include <vector>

@@ -53,9 +53,9 @@ __global__ void indices_kernel(int* out) {
 
 __global__ void shuffles_kernel(int* out) {
     int lane = int(threadIdx.x);
-    int results[] = {__shfl_sync(ALL_LANES, lane, 5),         __shfl_sync(ALL_LANES, lane, 9, 8),       __shfl_up_sync(ALL_LANES, lane, 3),
-                     __shfl_up_sync(ALL_LANES, lane, 3, 8),   __shfl_down_sync(ALL_LANES, lane, 2),     __shfl_down_sync(ALL_LANES, lane, 2, 4),
-                     __shfl_xor_sync(ALL_LANES, lane, 17),    __shfl_xor_sync(ALL_LANES, lane, 1, 2)};
+    int results[] = {__shfl_sync(ALL_LANES, lane, 5),       __shfl_sync(ALL_LANES, lane, 9, 8),   __shfl_up_sync(ALL_LANES, lane, 3),
+                     __shfl_up_sync(ALL_LANES, lane, 3, 8), __shfl_down_sync(ALL_LANES, lane, 2), __shfl_down_sync(ALL_LANES, lane, 2, 4),
+                     __shfl_xor_sync(ALL_LANES, lane, 17),  __shfl_xor_sync(ALL_LANES, lane, 1, 2)};
     for (int i = 0; i < 8; i++) out[lane * 8 + i] = results[i];
 }
 
@@ -63,11 +63,10 @@ __global__ void votes_kernel(unsigned* out) {
     int lane = int(threadIdx.x % WARP);
     unsigned ballot = __ballot_sync(ALL_LANES, lane & 1);
     bool any = __any_sync(ALL_LANES, threadIdx.x == 40), all = __all_sync(ALL_LANES, lane < 32);
-    int count = __syncthreads_count(threadIdx.x < 5), some = __syncthreads_or(threadIdx.x == 63), every = __syncthreads_and(threadIdx.x < 63);
-    out[threadIdx.x] = ballot == 0xaaaaaaaau && any == (threadIdx.x >= 32) && all && count == 5 && some && !every;
-    if (lane < 16) {                                         // half a warp may meet alone, when its mask says so
-        out[threadIdx.x] += __ballot_sync(0xffffu, 1) == 0xffffu;
-    }
+    int few = __syncthreads_count(threadIdx.x < 5), some = __syncthreads_or(threadIdx.x == 63), every = __syncthreads_and(threadIdx.x < 63);
+    out[threadIdx.x] = ballot == 0xaaaaaaaau && any == (threadIdx.x >= 32) && all && few == 5 && some && !every;
+    // half a warp may meet alone, when its mask says so
+    if (lane < 16) out[threadIdx.x] += __ballot_sync(0xffffu, 1) == 0xffffu;
 }
 
 // Sum over the block in shared memory; `barrier` false plants the bug.
@@ -210,7 +209,8 @@ TEST_CASE("emu: shuffles and votes") {
         std::vector<int> s(32 * 8);
         launch(shuffles_kernel, 1, 32, 0)(s.data());
         for (int l = 0; l < 32; l++) {
-            int want[] = {5, l / 8 * 8 + 1, l < 3 ? l : l - 3, l % 8 < 3 ? l : l - 3, l > 29 ? l : l + 2, l % 4 > 1 ? l : l + 2, l ^ 17, l ^ 1};
+            int want[] = {5, l / 8 * 8 + 1, l < 3 ? l : l - 3, l % 8 < 3 ? l : l - 3, l > 29 ? l : l + 2,
+                          l % 4 > 1 ? l : l + 2, l ^ 17, l ^ 1};
             for (int i = 0; i < 8; i++) REQUIRE(s[size_t(l * 8 + i)] == want[i]);
         }
         std::vector<unsigned> v(64);
@@ -383,9 +383,9 @@ TEST_CASE("planted: two blocks write one number" * doctest::skip()) {
 }
 #else
 TEST_CASE("planted: a write beyond dynamic shared memory" * doctest::skip()) { launch(overrun_kernel, 1, 32, 128)(); }
-alignas(16) float planted_numbers[64];
-TEST_CASE("planted: a read beyond a static shared array" * doctest::skip()) { launch(static_overrun_kernel, 1, 32, 0)(planted_numbers, 32); }
-TEST_CASE("planted: a 16-byte load at an odd address" * doctest::skip()) { launch(misaligned_load_kernel, 1, 1, 0)(planted_numbers); }
+alignas(16) float planted_array[64];
+TEST_CASE("planted: a read beyond a static shared array" * doctest::skip()) { launch(static_overrun_kernel, 1, 32, 0)(planted_array, 32); }
+TEST_CASE("planted: a 16-byte load at an odd address" * doctest::skip()) { launch(misaligned_load_kernel, 1, 1, 0)(planted_array); }
 #endif
 TEST_CASE("planted: nothing" * doctest::skip()) {
     std::vector<float> in(256, 1.0f), out(1);

@@ -1,5 +1,6 @@
-// The CPU's matrix products (layers/gemm.h) against a double loop: our own, the library's, bf16 with sums in fp32, and oneDNN's matmul primitive
-// in the types that this machine's processor allows; float is always among them, so that its strides and its cache are tried everywhere.
+// The CPU's matrix products (layers/gemm.h) against a double loop: our own, the library's, bf16 with sums in
+// fp32, and oneDNN's matmul primitive in the types that this machine's processor allows; float is always
+// among them, so that its strides and its cache are tried everywhere.
 #include <doctest/doctest.h>
 
 #include <array>
@@ -23,15 +24,18 @@ template <class T> std::vector<T> numbers(size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) v[i] = T(float(philox_normal(seed, 5, i)));
     return v;
 }
-// Runs multiply(..) on padded matrices; true: it did, and the result was checked. Allowed: k additions in fp32, each off by at most 2^-24 of the sum of
-// all terms' sizes, independently, so sqrt(k) of that; twice this, and a few for few terms; and one rounding to C's type.
+// Runs multiply(..) on padded matrices; true: it did, and the result was checked. Allowed: k additions in
+// fp32, each off by at most 2^-24 of the sum of all terms' sizes, independently, so sqrt(k) of that; twice
+// this, and a few for few terms; and one rounding to C's type.
 template <class T, class C, class Multiply> bool check(const std::string& name, const Case& c, Multiply multiply) {
     const size_t lda = size_t(c.ta ? c.m : c.k) + PAD, ldb = size_t(c.tb ? c.k : c.n) + PAD, ldc = size_t(c.n) + PAD;
-    const auto a = numbers<T>(size_t(c.ta ? c.k : c.m) * lda, 1), b = numbers<T>(size_t(c.tb ? c.n : c.k) * ldb, 2), bias = numbers<T>(size_t(c.n), 4);
+    const auto a = numbers<T>(size_t(c.ta ? c.k : c.m) * lda, 1), b = numbers<T>(size_t(c.tb ? c.n : c.k) * ldb, 2),
+               bias = numbers<T>(size_t(c.n), 4);
     const auto before = numbers<C>(size_t(c.m) * ldc, 3);
     auto got = before;
     if (!multiply(a.data(), lda, b.data(), ldb, got.data(), ldc, c.bias ? bias.data() : nullptr)) return false;
-    const std::string how = std::string(c.ta ? ", A transposed" : "") + (c.tb ? ", B transposed" : "") + (c.accumulate ? ", added" : "") + (c.bias ? ", bias" : "");
+    const std::string how = std::string(c.ta ? ", A transposed" : "") + (c.tb ? ", B transposed" : "") +
+                            (c.accumulate ? ", added" : "") + (c.bias ? ", bias" : "");
     INFO(name, ": m ", c.m, ", n ", c.n, ", k ", c.k, how);
     for (int i = 0; i < c.m; i++)
         for (size_t j = 0; j < ldc; j++) {
@@ -42,7 +46,8 @@ template <class T, class C, class Multiply> bool check(const std::string& name, 
             }
             double want = (c.accumulate ? double(before[at]) : 0.0) + (c.bias ? double(bias[j]) : 0.0), size = std::fabs(want);
             for (int k = 0; k < c.k; k++) {
-                const double term = double(c.ta ? a[size_t(k) * lda + size_t(i)] : a[size_t(i) * lda + size_t(k)]) * double(c.tb ? b[j * ldb + size_t(k)] : b[size_t(k) * ldb + j]);
+                const double term = double(c.ta ? a[size_t(k) * lda + size_t(i)] : a[size_t(i) * lda + size_t(k)]) *
+                                    double(c.tb ? b[j * ldb + size_t(k)] : b[size_t(k) * ldb + j]);
                 want += term, size += std::fabs(term);
             }
             const double e = std::fabs(double(got[at]) - want);
@@ -59,7 +64,8 @@ std::vector<Case> cases() {
     for (bool ta : {false, true})
         for (bool tb : {false, true})
             for (bool add : {false, true})
-                for (auto [m, n, k] : {std::array{1, 1, 1}, {7, 5, 3}, {33, 65, 17}, {64, 48, 96}, {19, 31, 1100}}) list.push_back({ta, tb, m, n, k, add, add != ta});
+                for (auto [m, n, k] : {std::array{1, 1, 1}, {7, 5, 3}, {33, 65, 17}, {64, 48, 96}, {19, 31, 1100}})
+                    list.push_back({ta, tb, m, n, k, add, add != ta});
     return list;
 }
 }  // namespace
@@ -93,7 +99,8 @@ TEST_CASE("gemm: bf16 with sums in fp32") {
     }
 }
 
-// Each shape twice: the second time from the cache of primitives. On another number of threads the same bits: the primitive is made for one.
+// Each shape twice: the second time from the cache of primitives. On another number of threads the same bits:
+// the primitive is made for one.
 TEST_CASE("gemm: oneDNN's matmul primitive") {
     int in_float = 0, in_bf16 = 0;
     for (int round = 0; round < 2; round++)

@@ -11,8 +11,8 @@ static size_t in_size(const CopyShape& s) { return (s.rows - 1) * s.in_row + siz
 
 TEST_CASE("copy: every element in its place, the rest untouched; backward sums over the heads that share a source") {
     backend_init(0);
-    const CopyShape shapes[] = {{1, 1, 1, 1, 1, 1, 1}, {5, 3, 4, 24, 8, 12, 4}, {5, 3, 4, 24, 8, 7, 0}, {67, 2, 16, 64, 32, 40, 16}, {33, 4, 8, 96, 24, 8, 0},
-                                {9, 3, 5, 33, 11, 17, 5}};
+    const CopyShape shapes[] = {{1, 1, 1, 1, 1, 1, 1}, {5, 3, 4, 24, 8, 12, 4}, {5, 3, 4, 24, 8, 7, 0},
+                                {67, 2, 16, 64, 32, 40, 16}, {33, 4, 8, 96, 24, 8, 0}, {9, 3, 5, 33, 11, 17, 5}};
     for (const CopyShape& s : shapes) {
         INFO("rows ", s.rows, " heads ", s.heads, " d ", s.d, " in_head ", s.in_head);
         auto in = normal_vector<floatX>(in_size(s), 1), out0 = normal_vector<floatX>(out_size(s), 2);
@@ -86,8 +86,9 @@ TEST_CASE("SwiGLU forward and backward") {
 
 TEST_CASE("SwiGLU far out: no NaN where exp overflows") {
     backend_init(0);
-    const std::vector<floatX> gate_up = {floatX(-1000.0f), floatX(1000.0f), floatX(-90.0f), floatX(90.0f), floatX(0.0f), floatX(-10000.0f), floatX(2.0f), floatX(2.0f),
-                                         floatX(2.0f), floatX(2.0f), floatX(2.0f), floatX(2.0f)};
+    const std::vector<floatX> gate_up = {floatX(-1000.0f), floatX(1000.0f),   floatX(-90.0f), floatX(90.0f),
+                                         floatX(0.0f),     floatX(-10000.0f), floatX(2.0f),   floatX(2.0f),
+                                         floatX(2.0f),     floatX(2.0f),      floatX(2.0f),   floatX(2.0f)};
     const std::vector<floatX> dy(6, floatX(1.0f));
     DX G(gate_up), Y(6), dY(dy), dG(12);
     swiglu_forward(Y, G, 1, 6);
@@ -112,7 +113,8 @@ TEST_CASE("rmsnorm with the residual, and its backward added to the residual str
         const int C = shape.C;
         INFO(rows, " x ", C);
         const size_t n = rows * size_t(C);
-        auto x = normal_vector<floatX>(n, 1), branch = normal_vector<floatX>(n, 2), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), dy = normal_vector<floatX>(n, 4),
+        auto x = normal_vector<floatX>(n, 1), branch = normal_vector<floatX>(n, 2),
+             w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), dy = normal_vector<floatX>(n, 4),
              dx0 = normal_vector<floatX>(n, 5);
         DX X(x), Branch(branch), W(w), Sum(n), Y(n), Y2(n), dY(dy), dXa(dx0), dXs(dx0);
         DM Rstd(rows), Rstd2(rows), dW{std::vector<floatM>(size_t(C))}, dW2{std::vector<floatM>(size_t(C))};

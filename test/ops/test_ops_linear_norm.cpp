@@ -13,34 +13,45 @@ template <class R> R gelu_slope(R x) {
 
 // ---------------------------------------------------------------------------------------------- linear
 
-template <class R> std::vector<R> linear_oracle(std::vector<R> y, const std::vector<R>& x, const std::vector<R>& w, const std::vector<R>* b, const LinearShape& s, bool add) {
+template <class R>
+std::vector<R> linear_oracle(std::vector<R> y, const std::vector<R>& x, const std::vector<R>& w,
+                             const std::vector<R>* b, const LinearShape& s, bool add) {
     for (int h = 0; h < s.batch; h++)
         for (size_t r = 0; r < s.rows; r++)
             for (int o = 0; o < s.out; o++) {
                 R sum = b ? (*b)[size_t(o)] : R(0);
-                for (int i = 0; i < s.in; i++) sum += x[h * s.batch_x + r * s.ld_in + size_t(i)] * w[h * s.batch_w + size_t(o) * s.ld_w + size_t(i)];
+                for (int i = 0; i < s.in; i++)
+                    sum +=
+                        x[h * s.batch_x + r * s.ld_in + size_t(i)] * w[h * s.batch_w + size_t(o) * s.ld_w + size_t(i)];
                 R& out = y[h * s.batch_out + r * s.ld_out + size_t(o)];
                 out = (add ? out : R(0)) + sum;
             }
     return y;
 }
-template <class R> std::vector<R> linear_input_oracle(std::vector<R> dx, const std::vector<R>& dy, const std::vector<R>& w, const LinearShape& s, bool add) {
+template <class R>
+std::vector<R> linear_input_oracle(std::vector<R> dx, const std::vector<R>& dy, const std::vector<R>& w,
+                                   const LinearShape& s, bool add) {
     for (int h = 0; h < s.batch; h++)
         for (size_t r = 0; r < s.rows; r++)
             for (int i = 0; i < s.in; i++) {
                 R sum = 0;
-                for (int o = 0; o < s.out; o++) sum += dy[h * s.batch_out + r * s.ld_out + size_t(o)] * w[h * s.batch_w + size_t(o) * s.ld_w + size_t(i)];
+                for (int o = 0; o < s.out; o++)
+                    sum += dy[h * s.batch_out + r * s.ld_out + size_t(o)] *
+                           w[h * s.batch_w + size_t(o) * s.ld_w + size_t(i)];
                 R& out = dx[h * s.batch_x + r * s.ld_in + size_t(i)];
                 out = (add || (h > 0 && s.batch_x == 0) ? out : R(0)) + sum;
             }
     return dx;
 }
-template <class R> std::vector<R> linear_weight_oracle(std::vector<R> dw, const std::vector<R>& dy, const std::vector<R>& x, const LinearShape& s, bool add) {
+template <class R>
+std::vector<R> linear_weight_oracle(std::vector<R> dw, const std::vector<R>& dy, const std::vector<R>& x,
+                                    const LinearShape& s, bool add) {
     for (int h = 0; h < s.batch; h++)
         for (int o = 0; o < s.out; o++)
             for (int i = 0; i < s.in; i++) {
                 R sum = 0;
-                for (size_t r = 0; r < s.rows; r++) sum += dy[h * s.batch_out + r * s.ld_out + size_t(o)] * x[h * s.batch_x + r * s.ld_in + size_t(i)];
+                for (size_t r = 0; r < s.rows; r++)
+                    sum += dy[h * s.batch_out + r * s.ld_out + size_t(o)] * x[h * s.batch_x + r * s.ld_in + size_t(i)];
                 R& out = dw[h * s.batch_w + size_t(o) * s.ld_w + size_t(i)];
                 out = (add || (h > 0 && s.batch_w == 0) ? out : R(0)) + sum;
             }
@@ -72,12 +83,14 @@ TEST_CASE("linear forward") {
         for (bool add : {false, true}) {
             const LinearShape& s = c.s;
             bool with_bias = s.batch == 1;
-            auto x = normal_vector<floatX>(x_size(s), 1), w = normal_vector<floatX>(w_size(s), 2), b = normal_vector<floatX>(size_t(s.out), 3), y0 = normal_vector<floatX>(y_size(s), 4);
+            auto x = normal_vector<floatX>(x_size(s), 1), w = normal_vector<floatX>(w_size(s), 2),
+                 b = normal_vector<floatX>(size_t(s.out), 3), y0 = normal_vector<floatX>(y_size(s), 4);
             DX dx(x), dw(w), db(b), dy(y0);
             linear_forward(dy, dx, dw, with_bias ? db.p : nullptr, s, add);
             auto run = [&]<class R>(R) {
                 auto bias = convert<R>(wide(b));
-                return linear_oracle<R>(convert<R>(wide(y0)), convert<R>(wide(x)), convert<R>(wide(w)), with_bias ? &bias : nullptr, s, add);
+                return linear_oracle<R>(convert<R>(wide(y0)), convert<R>(wide(x)), convert<R>(wide(w)),
+                                        with_bias ? &bias : nullptr, s, add);
             };
             check_close(c.name + (add ? ", added" : ""), dy.get(), run(Wide()), run(floatM()));
         }
@@ -86,7 +99,8 @@ TEST_CASE("linear forward") {
 TEST_CASE("linear forward with GELU keeps both") {
     backend_init(0);
     for (const LinearShape& s : {linear_shape(5, 3, 7), linear_shape(300, 64, 256), LinearShape{31, 12, 20, 12, 12, 29}}) {
-        auto x = normal_vector<floatX>(x_size(s), 1), w = normal_vector<floatX>(w_size(s), 2), b = normal_vector<floatX>(size_t(s.out), 3), zero = std::vector<floatX>(y_size(s));
+        auto x = normal_vector<floatX>(x_size(s), 1), w = normal_vector<floatX>(w_size(s), 2),
+             b = normal_vector<floatX>(size_t(s.out), 3), zero = std::vector<floatX>(y_size(s));
         DX dx(x), dw(w), db(b), dy(zero), dg(zero);
         linear_forward(dy, dx, dw, db, s, false, dg);
         auto run = [&]<class R>(R, bool activated) {
@@ -105,14 +119,19 @@ TEST_CASE("linear backward: input, weight, bias") {
     for (const LinearCase& c : linear_cases())
         for (bool add : {false, true}) {
             const LinearShape& s = c.s;
-            auto x = normal_vector<floatX>(x_size(s), 1), w = normal_vector<floatX>(w_size(s), 2), dy = normal_vector<floatX>(y_size(s), 3), dx0 = normal_vector<floatX>(x_size(s), 4);
+            auto x = normal_vector<floatX>(x_size(s), 1), w = normal_vector<floatX>(w_size(s), 2),
+                 dy = normal_vector<floatX>(y_size(s), 3), dx0 = normal_vector<floatX>(x_size(s), 4);
             auto dw0 = normal_vector<floatM>(w_size(s), 5), db0 = normal_vector<floatM>(size_t(s.out), 6);
             DX X(x), W(w), dY(dy), dXd(dx0);
             DM dW(dw0), dB(db0);
             linear_backward_input(dXd, dY, W, s, add);
             linear_backward_weight(dW, s.batch == 1 ? dB.p : nullptr, dY, X, s, add);
-            auto input = [&]<class R>(R) { return linear_input_oracle<R>(convert<R>(wide(dx0)), convert<R>(wide(dy)), convert<R>(wide(w)), s, add); };
-            auto weight = [&]<class R>(R) { return linear_weight_oracle<R>(convert<R>(dw0), convert<R>(wide(dy)), convert<R>(wide(x)), s, add); };
+            auto input = [&]<class R>(R) {
+                return linear_input_oracle<R>(convert<R>(wide(dx0)), convert<R>(wide(dy)), convert<R>(wide(w)), s, add);
+            };
+            auto weight = [&]<class R>(R) {
+                return linear_weight_oracle<R>(convert<R>(dw0), convert<R>(wide(dy)), convert<R>(wide(x)), s, add);
+            };
             auto bias = [&]<class R>(R) {
                 std::vector<R> sum = convert<R>(db0);
                 for (int o = 0; o < s.out; o++) {
@@ -146,7 +165,9 @@ TEST_CASE("linear backward through GELU") {
 
 // outputs: y, mean, rstd
 template <class R> struct NormForward { std::vector<R> y, mean, rstd; };
-template <class R> NormForward<R> norm_oracle(const std::vector<R>& x, const std::vector<R>& w, const std::vector<R>* b, size_t rows, int C, size_t ld, bool centre, double eps) {
+template <class R>
+NormForward<R> norm_oracle(const std::vector<R>& x, const std::vector<R>& w, const std::vector<R>* b, size_t rows,
+                           int C, size_t ld, bool centre, double eps) {
     NormForward<R> f{std::vector<R>(rows * size_t(C)), std::vector<R>(rows), std::vector<R>(rows)};
     for (size_t r = 0; r < rows; r++) {
         R mean = 0, square = 0;
@@ -154,13 +175,17 @@ template <class R> NormForward<R> norm_oracle(const std::vector<R>& x, const std
         for (int c = 0; c < C; c++) square += (x[r * ld + size_t(c)] - mean) * (x[r * ld + size_t(c)] - mean) / C;
         f.mean[r] = mean;
         f.rstd[r] = 1 / std::sqrt(square + R(eps));
-        for (int c = 0; c < C; c++) f.y[r * size_t(C) + size_t(c)] = (x[r * ld + size_t(c)] - mean) * f.rstd[r] * w[size_t(c)] + (b ? (*b)[size_t(c)] : R(0));
+        for (int c = 0; c < C; c++)
+            f.y[r * size_t(C) + size_t(c)] =
+                (x[r * ld + size_t(c)] - mean) * f.rstd[r] * w[size_t(c)] + (b ? (*b)[size_t(c)] : R(0));
     }
     return f;
 }
 // The backward from the definition's Jacobian: dx_i = sum_j g_j d n_j / d x_i, with n = (x - mean) rstd.
-template <class R> void norm_backward_oracle(std::vector<R>& dx, std::vector<R>& dw, std::vector<R>& db, const std::vector<R>& dy, const std::vector<R>& x,
-                                             const std::vector<R>& w, size_t rows, int C, size_t ld, bool centre, double eps, bool add_dx, bool add_dw) {
+template <class R>
+void norm_backward_oracle(std::vector<R>& dx, std::vector<R>& dw, std::vector<R>& db, const std::vector<R>& dy,
+                          const std::vector<R>& x, const std::vector<R>& w, size_t rows, int C, size_t ld, bool centre,
+                          double eps, bool add_dx, bool add_dw) {
     auto f = norm_oracle<R>(x, std::vector<R>(size_t(C), 1), nullptr, rows, C, ld, centre, eps);      // y = n
     if (!add_dw) std::fill(dw.begin(), dw.end(), R(0)), std::fill(db.begin(), db.end(), R(0));
     for (size_t r = 0; r < rows; r++)
@@ -185,7 +210,8 @@ TEST_CASE("layernorm forward, alone and with the residual") {
     backend_init(0);
     for (auto [rows, C] : NORM_SHAPES) {
         size_t n = rows * size_t(C);
-        auto x = normal_vector<floatX>(n, 1, 1, 0.5), branch = normal_vector<floatX>(n, 2), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), b = normal_vector<floatX>(size_t(C), 4);
+        auto x = normal_vector<floatX>(n, 1, 1, 0.5), branch = normal_vector<floatX>(n, 2),
+             w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), b = normal_vector<floatX>(size_t(C), 4);
         DX X(x), Br(branch), W(w), Bi(b), Y(n), S(n), Y2(n);
         DM M(rows), Rs(rows), M2(rows), Rs2(rows);
         layernorm_forward(Y, M, Rs, X, W, Bi, rows, C);
@@ -214,7 +240,9 @@ TEST_CASE("layernorm backward") {
     for (auto [rows, C] : NORM_SHAPES)
         for (bool add : {false, true}) {
             size_t n = rows * size_t(C);
-            auto x = normal_vector<floatX>(n, 1, 1, 0.5), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), b = normal_vector<floatX>(size_t(C), 4), dy = normal_vector<floatX>(n, 5), dx0 = normal_vector<floatX>(n, 6);
+            auto x = normal_vector<floatX>(n, 1, 1, 0.5), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1),
+                 b = normal_vector<floatX>(size_t(C), 4), dy = normal_vector<floatX>(n, 5),
+                 dx0 = normal_vector<floatX>(n, 6);
             auto dw0 = normal_vector<floatM>(size_t(C), 7), db0 = normal_vector<floatM>(size_t(C), 8);
             DX X(x), W(w), Bi(b), Y(n), dY(dy), dXd(dx0);
             DM M(rows), Rs(rows), dW(dw0), dB(db0);
@@ -222,7 +250,8 @@ TEST_CASE("layernorm backward") {
             layernorm_backward(dXd, dW, dB, dY, X, W, M, Rs, rows, C, add, add);
             auto run = [&, rows = rows, C = C]<class R>(R) {
                 auto dx = convert<R>(wide(dx0)), dw = convert<R>(dw0), db = convert<R>(db0);
-                norm_backward_oracle<R>(dx, dw, db, convert<R>(wide(dy)), convert<R>(wide(x)), convert<R>(wide(w)), rows, C, size_t(C), true, LAYERNORM_EPS, add, add);
+                norm_backward_oracle<R>(dx, dw, db, convert<R>(wide(dy)), convert<R>(wide(x)), convert<R>(wide(w)),
+                                        rows, C, size_t(C), true, LAYERNORM_EPS, add, add);
                 return std::vector<std::vector<R>>{dx, dw, db};
             };
             auto ref = run(Wide());
@@ -238,16 +267,21 @@ TEST_CASE("rmsnorm on a slice of a wider matrix") {
     for (auto [rows, C] : NORM_SHAPES)
         for (bool add : {false, true}) {
             size_t ld = size_t(C) + 3, n = rows * ld;
-            auto x = normal_vector<floatX>(n, 1), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1), dy = normal_vector<floatX>(rows * size_t(C), 5), dx0 = normal_vector<floatX>(n, 6);
+            auto x = normal_vector<floatX>(n, 1), w = normal_vector<floatX>(size_t(C), 3, 0.5, 1),
+                 dy = normal_vector<floatX>(rows * size_t(C), 5), dx0 = normal_vector<floatX>(n, 6);
             auto dw0 = normal_vector<floatM>(size_t(C), 7);
             DX X(x), W(w), Y(rows * size_t(C)), dY(dy), dXd(dx0);
             DM Rs(rows), dW(dw0);
             rmsnorm_forward(Y, Rs, X, W, rows, C, ld);
             rmsnorm_backward(dXd, dW, dY, X, W, Rs, rows, C, ld, add);
-            auto forward = [&, rows = rows, C = C]<class R>(R) { return norm_oracle<R>(convert<R>(wide(x)), convert<R>(wide(w)), nullptr, rows, C, ld, false, RMSNORM_EPS); };
+            auto forward = [&, rows = rows, C = C]<class R>(R) {
+                return norm_oracle<R>(convert<R>(wide(x)), convert<R>(wide(w)), nullptr, rows, C, ld, false,
+                                      RMSNORM_EPS);
+            };
             auto back = [&, rows = rows, C = C]<class R>(R) {
                 auto dx = convert<R>(wide(dx0)), dw = convert<R>(dw0), db = std::vector<R>(size_t(C));
-                norm_backward_oracle<R>(dx, dw, db, convert<R>(wide(dy)), convert<R>(wide(x)), convert<R>(wide(w)), rows, C, ld, false, RMSNORM_EPS, false, add);
+                norm_backward_oracle<R>(dx, dw, db, convert<R>(wide(dy)), convert<R>(wide(x)), convert<R>(wide(w)),
+                                        rows, C, ld, false, RMSNORM_EPS, false, add);
                 return std::vector<std::vector<R>>{dx, dw};
             };
             auto f = forward(Wide());

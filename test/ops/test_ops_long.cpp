@@ -11,7 +11,8 @@ TEST_CASE("layernorm backward: more rows than one tile for each block") {
     backend_init(0);
     const size_t rows = 8192 + 333;
     const int C = 16;
-    auto x = normal_vector<floatX>(rows * C, 1), dy = normal_vector<floatX>(rows * C, 2), w = normal_vector<floatX>(C, 3, 0.5, 1), b = normal_vector<floatX>(C, 4);
+    auto x = normal_vector<floatX>(rows * C, 1), dy = normal_vector<floatX>(rows * C, 2),
+         w = normal_vector<floatX>(C, 3, 0.5, 1), b = normal_vector<floatX>(C, 4);
     DX X(x), dY(dy), W(w), Bi(b), Y(rows * C), dXd(rows * C);
     DM M(rows), Rs(rows), dW(C), dB(C);
     layernorm_forward(Y, M, Rs, X, W, Bi, rows, C);
@@ -107,7 +108,9 @@ TEST_CASE("cross-entropy: rows longer than a block reads at once, the maximum la
             for (int v = 0; v < V; v++) top = std::max(top, R(double(logits[r * Vp + size_t(v)])));
             for (int v = 0; v < V; v++) sum += std::exp(R(double(logits[r * Vp + size_t(v)])) - top);
             loss[r] = std::log(sum) + top - R(double(logits[r * Vp + size_t(targets[r])]));
-            for (int v = 0; v < V; v++) g[r * Vp + size_t(v)] = (std::exp(R(double(logits[r * Vp + size_t(v)])) - top) / sum - R(v == targets[r])) * R(0.5);
+            for (int v = 0; v < V; v++)
+                g[r * Vp + size_t(v)] =
+                    (std::exp(R(double(logits[r * Vp + size_t(v)])) - top) / sum - R(v == targets[r])) * R(0.5);
         }
         return gradient ? g : loss;
     };

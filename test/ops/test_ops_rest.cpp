@@ -15,14 +15,17 @@ static void global_norm(floatM* norm, const floatM* grad, size_t n) {
     norm_of_sums(norm, sums, ceil_div(n, NORM_BLOCK));
 }
 
-template <class R> std::vector<R> rope_oracle(std::vector<R> out, const std::vector<R>& in, const RopeShape& s, double theta, bool inverse, bool backward, bool add) {
+template <class R>
+std::vector<R> rope_oracle(std::vector<R> out, const std::vector<R>& in, const RopeShape& s, double theta, bool inverse,
+                           bool backward, bool add) {
     // forward: out[row, h] = R in[row, h];  backward: the transpose, summed over heads that share one source
     for (int b = 0; b < s.B; b++)
         for (int t = 0; t < s.T; t++)
             for (int h = 0; h < s.heads; h++)
                 for (int i = 0; i < s.d / 2; i++) {
                     size_t row = size_t(b) * s.T + t;
-                    size_t rotated = row * s.out_row + h * s.out_head + size_t(i), source = row * s.in_row + h * s.in_head + size_t(i), half = size_t(s.d / 2);
+                    size_t rotated = row * s.out_row + h * s.out_head + size_t(i),
+                           source = row * s.in_row + h * s.in_head + size_t(i), half = size_t(s.d / 2);
                     // the table holds cosines and sines rounded to floatM: rounding the angle's functions is part of the contract
                     Wide angle = Wide(t) * std::pow(Wide(theta), -2.0L * i / s.d);
                     R c = R(floatM(std::cos(double(angle)))), q = R(floatM(std::sin(double(angle)))) * (inverse ? -1 : 1);
@@ -55,12 +58,16 @@ TEST_CASE("rope: forward, inverse, backward, one head for all") {
             DX In(in), Out(out0);
             DM Table(table);
             rope_forward(Out, In, Table, s, inverse);
-            auto forward = [&]<class R>(R) { return rope_oracle<R>(convert<R>(wide(out0)), convert<R>(wide(in)), s, 100, inverse, false, false); };
+            auto forward = [&]<class R>(R) {
+                return rope_oracle<R>(convert<R>(wide(out0)), convert<R>(wide(in)), s, 100, inverse, false, false);
+            };
             check_close(std::string(c.name) + ", forward", Out.get(), forward(Wide()), forward(floatM()));
             for (bool add : {false, true}) {
                 DX dIn(in), dOut(out0);
                 rope_backward(dIn, dOut, Table, s, add, inverse);
-                auto back = [&]<class R>(R) { return rope_oracle<R>(convert<R>(wide(in)), convert<R>(wide(out0)), s, 100, inverse, true, add); };
+                auto back = [&]<class R>(R) {
+                    return rope_oracle<R>(convert<R>(wide(in)), convert<R>(wide(out0)), s, 100, inverse, true, add);
+                };
                 check_close(std::string(c.name) + ", backward", dIn.get(), back(Wide()), back(floatM()));
             }
         }
@@ -80,7 +87,11 @@ TEST_CASE("rope: a product of turned vectors depends on the distance only") {
     rope_forward(Q, Q, Table, s);
     rope_forward(K, K, Table, s);
     auto a = Q.get(), b = K.get();
-    auto dot = [&](int i, int j) { double sum = 0; for (int c = 0; c < d; c++) sum += double(a[size_t(i * d + c)]) * double(b[size_t(j * d + c)]); return sum; };
+    auto dot = [&](int i, int j) {
+        double sum = 0;
+        for (int c = 0; c < d; c++) sum += double(a[size_t(i * d + c)]) * double(b[size_t(j * d + c)]);
+        return sum;
+    };
     for (int i = 3; i < T; i++) CHECK(dot(i, i - 3) == doctest::Approx(dot(3, 0)).epsilon(64 * unit_roundoff<floatX>()));
 }
 
@@ -90,7 +101,8 @@ TEST_CASE("embedding forward and backward, repeated tokens add up") {
     backend_init(0);
     for (int C : {1, 7, 64, 130}) {
         const int B = 3, T = 11, V = 5;
-        auto wte = normal_vector<floatX>(size_t(V * C), 1), wpe = normal_vector<floatX>(size_t(T * C), 2), dx = normal_vector<floatX>(size_t(B * T * C), 3);
+        auto wte = normal_vector<floatX>(size_t(V * C), 1), wpe = normal_vector<floatX>(size_t(T * C), 2),
+             dx = normal_vector<floatX>(size_t(B * T * C), 3);
         auto dwte0 = normal_vector<floatM>(size_t(V * C), 4), dwpe0 = normal_vector<floatM>(size_t(T * C), 5);
         std::vector<int> tokens;
         for (int i = 0; i < B * T; i++) tokens.push_back(int(philox_below(9, 9, uint64_t(i), V)));
@@ -131,7 +143,8 @@ TEST_CASE("embedding forward and backward, repeated tokens add up") {
 
 TEST_CASE("cross-entropy over padded logits") {
     backend_init(0);
-    struct { size_t rows; int V, Vp; double spread; } cases[] = {{1, 1, 128, 1}, {5, 29, 128, 1}, {7, 300, 384, 3}, {3, 1021, 1024, 1}, {2, 128, 128, 30}};
+    struct { size_t rows; int V, Vp; double spread; } cases[] = {{1, 1, 128, 1}, {5, 29, 128, 1}, {7, 300, 384, 3},
+                                                                 {3, 1021, 1024, 1}, {2, 128, 128, 30}};
     for (auto& c : cases) {
         auto logits = normal_vector<floatX>(c.rows * size_t(c.Vp), 1, c.spread);
         std::vector<int> targets;
@@ -151,7 +164,9 @@ TEST_CASE("cross-entropy over padded logits") {
                 for (int v = 0; v < c.V; v++) top = std::max(top, at(v));
                 for (int v = 0; v < c.V; v++) sum += std::exp(at(v) - top);
                 loss[r] = std::log(sum) + top - at(targets[r]);
-                for (int v = 0; v < c.V; v++) d[r * size_t(c.Vp) + size_t(v)] = (std::exp(at(v) - top) / sum - (v == targets[r] ? 1 : 0)) * R(scale);
+                for (int v = 0; v < c.V; v++)
+                    d[r * size_t(c.Vp) + size_t(v)] =
+                        (std::exp(at(v) - top) / sum - (v == targets[r] ? 1 : 0)) * R(scale);
             }
             return std::vector<std::vector<R>>{loss, d};
         };
@@ -281,7 +296,8 @@ TEST_CASE("stochastic rounding: one of the two neighbours, right in the mean, th
     std::vector<floatM> master(n, value);
     auto round = [&](size_t begin, size_t end, uint64_t first) {
         DX W(end - begin);
-        DM M(std::vector<floatM>(master.begin() + long(begin), master.begin() + long(end))), m(end - begin), v(end - begin), g(end - begin), norm(std::vector<floatM>{1});
+        DM M(std::vector<floatM>(master.begin() + long(begin), master.begin() + long(end))), m(end - begin),
+            v(end - begin), g(end - begin), norm(std::vector<floatM>{1});
         AdamW a = still;
         a.rounding.first = first;
         adamw_update(W, M, m, v, g, end - begin, norm, a);

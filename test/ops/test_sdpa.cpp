@@ -47,7 +47,8 @@ Placement place(const Case& c) {
         size_t row = q + k + v + PAD;
         return {{c.B, c.T, c.NH, c.NKV, c.d_qk, c.d_v, row, row, row, o_row}, 0, q, c.k_is_v ? q : q + k, rows * row};
     }
-    const size_t q_row = q + PAD, k_row = k + PAD, v_row = c.k_is_v ? k_row : v + PAD, k_at = rows * q_row, v_at = c.k_is_v ? k_at : k_at + rows * k_row;
+    const size_t q_row = q + PAD, k_row = k + PAD, v_row = c.k_is_v ? k_row : v + PAD, k_at = rows * q_row,
+                 v_at = c.k_is_v ? k_at : k_at + rows * k_row;
     return {{c.B, c.T, c.NH, c.NKV, c.d_qk, c.d_v, q_row, k_row, v_row, o_row}, 0, k_at, v_at, v_at + rows * v_row};
 }
 
@@ -77,7 +78,9 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
         for (int kv = 0; kv < c.NKV; kv++) {
             std::vector<Real> dk(size_t(c.T) * c.d_qk), dv(size_t(c.T) * c.d_v);
             for (int h = kv * (c.NH / c.NKV); h < (kv + 1) * (c.NH / c.NKV); h++) {
-                auto row = [&](size_t start, size_t stride, int t, int head, int d) { return start + (size_t(b) * c.T + t) * stride + size_t(head) * d; };
+                auto row = [&](size_t start, size_t stride, int t, int head, int d) {
+                    return start + (size_t(b) * c.T + t) * stride + size_t(head) * d;
+                };
                 auto q = [&](int t, int x) { return Real(in.qkv[row(at.q, s.q_row, t, h, c.d_qk) + x]); };
                 auto k = [&](int t, int x) { return Real(in.qkv[row(at.k, s.k_row, t, kv, c.d_qk) + x]); };
                 auto v = [&](int t, int x) { return Real(in.qkv[row(at.v, s.v_row, t, kv, c.d_v) + x]); };
@@ -110,7 +113,8 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                     }
                     double row_p = 0, row_a = 0;
                     for (int j = 0; j <= i; j++) {
-                        Real dS = round(P[j] * (dP[j] - D)), log_d = std::log(1 + a_h * Real(i - j)), ratio = Real(i - j) / (1 + a_h * Real(i - j));
+                        Real dS = round(P[j] * (dP[j] - D)), log_d = std::log(1 + a_h * Real(i - j)),
+                             ratio = Real(i - j) / (1 + a_h * Real(i - j));
                         for (int x = 0; x < c.d_v; x++) dv[size_t(j) * c.d_v + x] += P[j] * dout(i, x);
                         for (int x = 0; x < c.d_qk; x++) {
                             dk[size_t(j) * c.d_qk + x] += scale * dS * q(i, x);
@@ -143,7 +147,9 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
 template <class T> struct Device {
     T* p;
     size_t n;
-    explicit Device(const std::vector<T>& host) : p(device_alloc_array<T>(host.size())), n(host.size()) { copy_to_device(p, host.data(), n * sizeof(T)); }
+    explicit Device(const std::vector<T>& host) : p(device_alloc_array<T>(host.size())), n(host.size()) {
+        copy_to_device(p, host.data(), n * sizeof(T));
+    }
     ~Device() { device_free(p); }
     Device(const Device&) = delete;
     std::vector<T> host() const {
@@ -164,8 +170,8 @@ Outputs run_sdpa(const Case& c, const Placement& at, const Inputs& in, bool accu
     if (c.bias == BiasKind::alibi) bias.slope = slope.p;
     if (c.bias == BiasKind::power) bias.p = p.p, bias.a = a.p;
     sdpa_forward(o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s);
-    sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s,
-                  accumulate);
+    sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q,
+                  qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate);
     return {o.host(), dqkv.host(), lse.host(), dp.host(), da.host()};
 }
 
@@ -184,7 +190,8 @@ void check_rows(const std::string& tensor, const std::vector<T>& got, const Doub
             largest = std::max(largest, std::fabs(want[i]));
         }
     double atol = 2 * EPS * largest + 8 * std::sqrt(double(terms)) * EPS_ARITHMETIC * (1 + largest);
-    INFO(tensor, "[", worst - start, "] = ", double(got[worst]), ", want ", want[worst], "; max error ", error, ", naive ", naive_error, ", atol ", atol);
+    INFO(tensor, "[", worst - start, "] = ", double(got[worst]), ", want ", want[worst], "; max error ", error,
+         ", naive ", naive_error, ", atol ", atol);
     CHECK(error <= 2 * naive_error + atol);
 }
 
@@ -217,8 +224,11 @@ void check(const Case& c) {
     if (c.bias == BiasKind::power)
         for (int h = 0; h < c.NH; h++) {
             double start = accumulate ? before : 0;
-            INFO("head ", h, ": dp ", double(got.dp[h]), ", want ", want.dp[h] + start, "; da ", double(got.da[h]), ", want ", want.da[h] + start);
-            auto tolerance = [&](double value, double scale) { return 4 * EPS * scale + 16 * EPS_ARITHMETIC * (start + std::fabs(value) + scale); };
+            INFO("head ", h, ": dp ", double(got.dp[h]), ", want ", want.dp[h] + start, "; da ", double(got.da[h]),
+                 ", want ", want.da[h] + start);
+            auto tolerance = [&](double value, double scale) {
+                return 4 * EPS * scale + 16 * EPS_ARITHMETIC * (start + std::fabs(value) + scale);
+            };
             CHECK(std::fabs(double(got.dp[h]) - want.dp[h] - start) <= tolerance(want.dp[h], want.dp_scale[h]));
             CHECK(std::fabs(double(got.da[h]) - want.da[h] - start) <= tolerance(want.da[h], want.da_scale[h]));
         }
@@ -254,7 +264,8 @@ TEST_CASE("sdpa at every awkward length") {
 }
 
 TEST_CASE("sdpa at every head size") {
-    struct { int d_qk, d_v; } sizes[] = {{32, 32}, {48, 32}, {96, 64}, {96, 96}, {128, 128}, {192, 128}, {20, 20}, {12, 8}, {80, 80}, {256, 256}};
+    struct { int d_qk, d_v; } sizes[] = {{32, 32}, {48, 32}, {96, 64}, {96, 96}, {128, 128}, {192, 128}, {20, 20},
+                                         {12, 8}, {80, 80}, {256, 256}};
     for (auto [d_qk, d_v] : sizes) {
         const int T = d_qk == 256 ? 37 : 70;
         if (!SHORT_RUN) check({1, T, 1, 1, d_qk, d_v, false, BiasKind::none, Layout::fused});
@@ -284,7 +295,9 @@ TEST_CASE("sdpa with rows that no vector load can read") {
     at.q++, at.k++, at.v++, at.size++;
     Outputs got = run_sdpa(c, at, in, false, 0);
     for (int t = 0; t < c.T; t++)
-        for (int x = 0; x < c.d_v; x++) REQUIRE(double(got.o[t * at.s.o_row + x]) == doctest::Approx(want.o[t * at.s.o_row + x]).epsilon(0.05).scale(1));
+        for (int x = 0; x < c.d_v; x++)
+            REQUIRE(double(got.o[t * at.s.o_row + x]) ==
+                    doctest::Approx(want.o[t * at.s.o_row + x]).epsilon(0.05).scale(1));
 }
 
 // One query per sequence attends to itself alone: O = V to the bit, dV = dO, dQ = dK = 0 up to the rounding of D.

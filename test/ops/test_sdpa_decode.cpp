@@ -32,9 +32,11 @@ Rows rows_of(const Case& c) {
 
 // All in T; q (rows, NH, d_k), r (rows, NH, d_shared), k, v, shared as sdpa_decode.h has them.
 template <class T>
-std::vector<T> oracle(const Case& c, const Rows& rows, int capacity, const std::vector<floatX>& q, const std::vector<floatX>& r, const std::vector<floatX>& k,
-                      const std::vector<floatX>& v, const std::vector<floatX>& shared, const std::vector<floatM>& table, const std::vector<floatM>& slope,
-                      const std::vector<floatX>& p, const std::vector<floatX>& a, double scale) {
+std::vector<T> oracle(const Case& c, const Rows& rows, int capacity, const std::vector<floatX>& q,
+                      const std::vector<floatX>& r, const std::vector<floatX>& k, const std::vector<floatX>& v,
+                      const std::vector<floatX>& shared, const std::vector<floatM>& table,
+                      const std::vector<floatM>& slope, const std::vector<floatX>& p, const std::vector<floatX>& a,
+                      double scale) {
     std::vector<T> out;
     for (size_t row = 0; row < rows.sequence.size(); row++)
         for (int h = 0; h < c.NH; h++) {
@@ -46,14 +48,16 @@ std::vector<T> oracle(const Case& c, const Rows& rows, int capacity, const std::
                 for (int i = 0; i < c.d_k; i++) key.push_back(T(double(k[(head * capacity + j) * c.d_k + i])));
                 if (c.rotate)
                     for (int i = 0; i < c.d_k / 2; i++) {
-                        T x = key[size_t(i)], y = key[size_t(i + c.d_k / 2)], cosine = T(table[size_t(j) * c.d_k + 2 * i]), sine = T(table[size_t(j) * c.d_k + 2 * i + 1]);
+                        T x = key[size_t(i)], y = key[size_t(i + c.d_k / 2)],
+                          cosine = T(table[size_t(j) * c.d_k + 2 * i]), sine = T(table[size_t(j) * c.d_k + 2 * i + 1]);
                         key[size_t(i)] = x * cosine - y * sine;
                         key[size_t(i + c.d_k / 2)] = x * sine + y * cosine;
                     }
                 T sum = 0;
                 for (int i = 0; i < c.d_k; i++) sum += T(double(q[(row * c.NH + h) * c.d_k + i])) * key[size_t(i)];
                 for (int i = 0; i < c.d_shared; i++)
-                    sum += T(double(r[(row * c.NH + h) * c.d_shared + i])) * T(double(shared[(size_t(rows.sequence[row]) * capacity + j) * c.d_shared + i]));
+                    sum += T(double(r[(row * c.NH + h) * c.d_shared + i])) *
+                           T(double(shared[(size_t(rows.sequence[row]) * capacity + j) * c.d_shared + i]));
                 T distance = T(n - 1 - j);
                 T bias = c.bias == BiasKind::alibi ? -T(slope[size_t(h)]) * distance
                          : c.bias == BiasKind::power ? -T(double(p[size_t(h)])) * std::log(1 + T(double(a[size_t(h)])) * distance) : T(0);
@@ -102,14 +106,19 @@ struct Problem {                                 // one case's tensors on the de
         int longest = 1 + *std::max_element(rows.position.begin() + int64_t(first), rows.position.begin() + int64_t(first + count));
         DM kept(weights ? count * c.NH * capacity : 0);
         DecodeBatch batch{int(count), capacity, longest, sequence.p + first, position.p + first, weights ? kept.p : nullptr};
-        DecodeShape shape{c.NH, c.NKV, c.d_k, c.d_v, c.d_shared, size_t(c.NH) * c.d_k, size_t(c.d_k), size_t(c.NH) * c.d_shared, size_t(c.d_shared), scale};
-        PositionBias bias{c.bias, c.bias == BiasKind::alibi ? slope_d.p : nullptr, c.bias == BiasKind::power ? p_d.p : nullptr, c.bias == BiasKind::power ? a_d.p : nullptr};
-        sdpa_decode(o, partial, q_d.p + first * c.NH * c.d_k, r_d.p + first * c.NH * c.d_shared, k_d, c.same ? k_d.p : v_d.p, shared_d, c.rotate ? table_d.p : nullptr,
-                    bias, shape, batch);
+        DecodeShape shape{c.NH, c.NKV, c.d_k, c.d_v, c.d_shared, size_t(c.NH) * c.d_k, size_t(c.d_k),
+                          size_t(c.NH) * c.d_shared, size_t(c.d_shared), scale};
+        PositionBias bias{c.bias, c.bias == BiasKind::alibi ? slope_d.p : nullptr,
+                          c.bias == BiasKind::power ? p_d.p : nullptr, c.bias == BiasKind::power ? a_d.p : nullptr};
+        sdpa_decode(o, partial, q_d.p + first * c.NH * c.d_k, r_d.p + first * c.NH * c.d_shared, k_d,
+                    c.same ? k_d.p : v_d.p, shared_d, c.rotate ? table_d.p : nullptr, bias, shape, batch);
         if (weights) *weights = kept.get();
         return o.get();
     }
-    template <class T> std::vector<T> expected() const { return oracle<T>(c, rows, capacity, q, r, k, v, shared, table, slope, p, a, scale); }
+    template <class T>
+    std::vector<T> expected() const {
+        return oracle<T>(c, rows, capacity, q, r, k, v, shared, table, slope, p, a, scale);
+    }
 };
 
 const std::vector<Case> CASES = {
@@ -183,7 +192,8 @@ TEST_CASE("cache_append: every vector in its place, nothing else written") {
     for (size_t r = 0; r < 3; r++)
         for (int h = 0; h < heads; h++)
             for (int c = 0; c < width; c++)
-                want[((size_t(sequence[r]) * heads + h) * capacity + position[r]) * width + c] = double(from[r * 20 + size_t(h * width + c)]);
+                want[((size_t(sequence[r]) * heads + h) * capacity + position[r]) * width + c] =
+                    double(from[r * 20 + size_t(h * width + c)]);
     std::vector<floatX> got = cache.get();
     for (size_t i = 0; i < got.size(); i++) {
         INFO("element ", i);
@@ -194,9 +204,13 @@ TEST_CASE("cache_append: every vector in its place, nothing else written") {
 TEST_CASE("linear_rows: forward and absorbed against the oracle; each row's bits its own") {
     backend_init(0);
     struct Size { size_t rows; int in, out, batch; bool share_w; };
-    for (Size z : {Size{1, 40, 33, 1, false}, Size{3, 7, 70, 2, false}, Size{FEW_ROWS, 50, 9, 1, false}, Size{FEW_ROWS + 3, 16, 64, 3, true}}) {
-        const size_t in_row = size_t(z.in) * z.batch + 1, out_row = size_t(z.out) * z.batch + 2, w_row = size_t(z.in) + 3, w_head = z.share_w ? 0 : w_row * z.out;
-        std::vector<floatX> x = normal_vector<floatX>(z.rows * in_row, 1), w = normal_vector<floatX>(w_row * z.out * z.batch, 2), y = normal_vector<floatX>(z.rows * out_row, 3);
+    for (Size z : {Size{1, 40, 33, 1, false}, Size{3, 7, 70, 2, false}, Size{FEW_ROWS, 50, 9, 1, false},
+                   Size{FEW_ROWS + 3, 16, 64, 3, true}}) {
+        const size_t in_row = size_t(z.in) * z.batch + 1, out_row = size_t(z.out) * z.batch + 2,
+                     w_row = size_t(z.in) + 3, w_head = z.share_w ? 0 : w_row * z.out;
+        std::vector<floatX> x = normal_vector<floatX>(z.rows * in_row, 1),
+                            w = normal_vector<floatX>(w_row * z.out * z.batch, 2),
+                            y = normal_vector<floatX>(z.rows * out_row, 3);
         DX x_d(x), w_d(w), y_d(y), forward(z.rows * out_row), absorbed(z.rows * in_row);
         LinearShape s{z.rows, z.in, z.out, in_row, w_row, out_row, z.batch, size_t(z.in), w_head, size_t(z.out)};
         linear_rows_forward(forward, x_d, w_d, nullptr, s, false, nullptr);

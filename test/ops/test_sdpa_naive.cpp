@@ -20,8 +20,9 @@
 #undef sdpa_scratch_bytes
 
 namespace {
-// |a - b| <= tolerance (1 + the largest b). In fp64 both agree to 1e-12. In fp32 and bf16 each is off by roundings of products of T terms; the kernels
-// round P and dS to bf16 besides, which moves a result by about 2^-9 of the largest one for each of the few large terms.
+// |a - b| <= tolerance (1 + the largest b). In fp64 both agree to 1e-12. In fp32 and bf16 each is off by the
+// roundings of products of T terms. In bf16 the kernels also round P and dS, which moves a result by about
+// 2^-9 of the largest one for each of the few large terms.
 template <class T> void check_equal(const char* what, const std::vector<T>& got, const std::vector<T>& want) {
     const double tolerance = sizeof(floatX) == 8 ? 1e-12 : sizeof(floatX) == 4 ? 1e-5 : 0x1p-6;
     double largest = 0, error = 0;
@@ -36,8 +37,10 @@ template <class T> void check_equal(const char* what, const std::vector<T>& got,
 
 void compare(const SdpaShape& s, BiasKind kind, bool k_is_v) {
     const size_t rows = size_t(s.B) * s.T, heads = size_t(s.NH);
-    auto q = normal_vector<floatX>(rows * s.q_row, 1), k = normal_vector<floatX>(rows * s.k_row, 2), v = normal_vector<floatX>(rows * s.v_row, 3);
-    auto dout = normal_vector<floatX>(rows * s.o_row, 4), p = normal_vector<floatX>(heads, 5, 0.1, 1), a = normal_vector<floatX>(heads, 6, 0.1, 0.5);
+    auto q = normal_vector<floatX>(rows * s.q_row, 1), k = normal_vector<floatX>(rows * s.k_row, 2),
+         v = normal_vector<floatX>(rows * s.v_row, 3);
+    auto dout = normal_vector<floatX>(rows * s.o_row, 4), p = normal_vector<floatX>(heads, 5, 0.1, 1),
+         a = normal_vector<floatX>(heads, 6, 0.1, 0.5);
     auto slope = normal_vector<floatM>(heads, 7, 0.1, 0.5);
     if (k_is_v) v = k;
     auto bias_of = [&](const floatM* m, const floatX* pp, const floatX* aa) {
@@ -54,7 +57,8 @@ void compare(const SdpaShape& s, BiasKind kind, bool k_is_v) {
     floatX* d_value = k_is_v ? dk.data() : dv.data();
     const PositionBias bias = bias_of(slope.data(), p.data(), a.data());
     naive_forward(o.data(), lse.data(), q.data(), k.data(), value, bias, s);
-    naive_backward(dq.data(), dk.data(), d_value, dp.data(), da.data(), dout.data(), o.data(), lse.data(), q.data(), k.data(), value, bias, s, true);
+    naive_backward(dq.data(), dk.data(), d_value, dp.data(), da.data(), dout.data(), o.data(), lse.data(), q.data(),
+                   k.data(), value, bias, s, true);
     // device memory for the form under test; its backward gets the loops' O, so that only the backward is compared
     DX Q(q), K(k), V(v), dO(dout), O(o.size()), dQ(dq.size()), dK(dk.size()), dV(dv.size()), P(p), A(a);
     DM slopes(slope), L(lse.size()), dP(std::vector<floatM>(heads, floatM(2))), dA(std::vector<floatM>(heads, floatM(3)));

@@ -1,8 +1,9 @@
 // main of build/test-comm: doctest on every rank, rank 0's output and that of ranks with failures, one result for all.
 //   test-comm [doctest's options]      the cases of test_comm.cpp
 //   test-comm --fail-on RANK           one check that fails on that rank: does the run fail?
-//   test-comm --work SECONDS TIMEOUT [hang|lost|apart RANK]    a run to be killed or stopped by test_mpi.sh: exchanges until the seconds are over.
-//      RANK misbehaves in step 20: hangs (computes for ever), is lost (throws, and ends all), or makes another call than the rest (apart).
+//   test-comm --work SECONDS TIMEOUT [hang|lost|apart RANK]    exchanges for so long; to be killed or stopped by test_mpi.sh.
+//      RANK misbehaves in step 20: hangs (computes for ever), is lost (throws, and ends all), or makes another
+//      call than the rest (apart).
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

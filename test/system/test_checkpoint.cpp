@@ -26,7 +26,8 @@ static std::vector<TensorToWrite> tensors(const char* name, int64_t save, int64_
 
 static std::string save(const std::string& run, int64_t step, int keep = 2, int64_t content = -1) {
     if (content < 0) content = step;
-    return checkpoint_save({run, keep}, step, tensors("w", content), tensors("w.m", content), "{\"save\": " + std::to_string(content) + "}");
+    return checkpoint_save({run, keep}, step, tensors("w", content), tensors("w.m", content),
+                           "{\"save\": " + std::to_string(content) + "}");
 }
 
 // Which save a checkpoint is from, by all of its parts; -1 when they disagree.
@@ -75,7 +76,8 @@ TEST_CASE("checkpoint: save, find, keep the newest k") {
     CHECK(checkpoint_find(run.path + "/none").step == -1);
     const std::string dir = run.path + "/checkpoints";
     CHECK(save(run.path, 10) == dir + "/step-00000010");
-    CHECK(names_in(dir + "/step-00000010") == std::vector<std::string>{"manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"});
+    CHECK(names_in(dir + "/step-00000010") ==
+          std::vector<std::string>{"manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"});
     save(run.path, 20);
     save(run.path, 123456789012);
     CHECK(names_in(dir) == std::vector<std::string>{"latest", "step-00000020", "step-123456789012"});
@@ -229,7 +231,8 @@ TEST_CASE("checkpoint: disk full: the old one stays, the temporary goes, bytes n
         const rlimit limit = {20'000, 20'000};       // the largest file that this process may write
         setrlimit(RLIMIT_FSIZE, &limit);
         message = error_of([&] { checkpoint_save({run.path, 2}, 20, tensors("w", 20, 100'000), tensors("w.m", 20), "{}"); });
-        const bool told = has(message, "step 20 not saved") && has(message, "model.safetensors") && has(message, "needs about 790.1 KiB (809032 bytes)") && has(message, "are free");
+        const bool told = has(message, "step 20 not saved") && has(message, "model.safetensors") &&
+                          has(message, "needs about 790.1 KiB (809032 bytes)") && has(message, "are free");
         _exit(told ? 0 : 3);
     });
     CHECK(status == 0);

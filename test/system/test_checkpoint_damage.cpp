@@ -14,11 +14,14 @@
 static std::string save(const std::string& run, int64_t step) {
     auto tensor = [&](const char* name, std::vector<int64_t> shape) {
         return TensorToWrite{name, "F32", shape, [step](uint64_t offset, size_t bytes, void* out) {
-                                 for (size_t i = 0; i < bytes / 4; i++) static_cast<float*>(out)[i] = float(step) + float(offset / 4 + i) / 7;
+                                 for (size_t i = 0; i < bytes / 4; i++)
+                                     static_cast<float*>(out)[i] = float(step) + float(offset / 4 + i) / 7;
                              }};
     };
-    return checkpoint_save({run, 2}, step, {tensor("wte.weight", {37, 16}), tensor("h.0.attn.q.weight", {16, 16}), tensor("ln_f.bias", {1})},
-                           {tensor("moment1.wte.weight", {37, 16}), tensor("moment2.wte.weight", {37, 16})}, "{\"step\": 1}");
+    return checkpoint_save(
+        {run, 2}, step,
+        {tensor("wte.weight", {37, 16}), tensor("h.0.attn.q.weight", {16, 16}), tensor("ln_f.bias", {1})},
+        {tensor("moment1.wte.weight", {37, 16}), tensor("moment2.wte.weight", {37, 16})}, "{\"step\": 1}");
 }
 
 static void flip(const std::string& path, uint64_t byte, int bit) {

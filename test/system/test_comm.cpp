@@ -1,5 +1,6 @@
 // Communication (runtime/comm/comm.h), the same cases on every rank; run under mpirun with any number of processes, and without it.
-// The oracle is a recursive sum written apart from comm_tree_sum.h. test/system/comm_main.cpp adds the ranks' failures; test/system/test_mpi.sh runs it.
+// The oracle is a recursive sum written apart from comm_tree_sum.h. test/system/comm_main.cpp adds the ranks'
+// failures; test/system/test_mpi.sh runs it.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -95,7 +96,8 @@ template <class T> static void reduce_scatter_case(size_t piece) {
     tensor.download();
     size_t wrong = 0;
     for (size_t i = rank * piece + 1; i <= (rank + 1) * piece; i++) wrong += !same_sum(data[i], sum_of_ranks<T>(i));
-    CHECK_MESSAGE(wrong == 0, "reduce-scatter, piece " << piece << ", first " << data[rank * piece + 1] << " " << sum_of_ranks<T>(rank * piece + 1));
+    CHECK_MESSAGE(wrong == 0, "reduce-scatter, piece " << piece << ", first " << data[rank * piece + 1] << " "
+                                                       << sum_of_ranks<T>(rank * piece + 1));
     CHECK(data[0] == before);
     CHECK(data[n + 1] == after);
 }
@@ -181,10 +183,12 @@ TEST_CASE("8 leaves give the same bits on 1, 2, 4 and 8 ranks") {
     same_bits_case<double>();
     std::vector<double> sums(100);
     for (size_t i = 0; i < sums.size(); i++)
-        sums[i] = recursive_sum<double>(comm_rank() * 8 / comm_size(), (comm_rank() + 1) * 8 / comm_size(), [&](int leaf) { return value<double>(leaf, i); });
+        sums[i] = recursive_sum<double>(comm_rank() * 8 / comm_size(), (comm_rank() + 1) * 8 / comm_size(),
+                                        [&](int leaf) { return value<double>(leaf, i); });
     comm_sum(sums.data(), sums.size(), "leaves");
     size_t wrong = 0;
-    for (size_t i = 0; i < sums.size(); i++) wrong += sums[i] != recursive_sum<double>(0, 8, [&](int leaf) { return value<double>(leaf, i); });
+    for (size_t i = 0; i < sums.size(); i++)
+        wrong += sums[i] != recursive_sum<double>(0, 8, [&](int leaf) { return value<double>(leaf, i); });
     CHECK(wrong == 0);
 }
 

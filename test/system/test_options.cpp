@@ -9,7 +9,9 @@
 using nlohmann::json;
 
 // A variant that there is not, with one option of each kind.
-static const VariantOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"), own_flag("new-tied", "a flag"), own_choice("new-form", {"first", "second"}, "a choice")};
+static const VariantOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"),
+                                   own_flag("new-tied", "a flag"),
+                                   own_choice("new-form", {"first", "second"}, "a choice")};
 enum { WIDTH, TIED, FORM };
 static const Program PROGRAM{.attn = "n_ew", .own = OWN, .variants = "qkv n_ew mla qv_ka"};
 
@@ -105,10 +107,13 @@ TEST_CASE("options of a variant's own: as any other, and refused or passed over 
     CHECK(j.at("new_form") == "second");
     CHECK(parse({"--new-tied", "--new-tied=false"}, PROGRAM).model.own[TIED] == 0);
     CHECK(parse({"--new-width", "-1"}, PROGRAM).model.own[WIDTH] == AUTO);
-    struct { std::vector<std::string> args; const char* words; } wrong[] = {
-        {{"--new-width", "65"}, "--new-width: 65 is out of range (-1 to 64)"}, {{"--new-width", "x"}, "--new-width: 'x' is not a whole number"},
-        {{"--new-form", "third"}, "--new-form: 'third' is unknown; choose one of: first, second"}, {{"--new-tied=1"}, "--new-tied: '1' is not true or false"},
-        {{"--new-widht", "3"}, "--new-widht: unknown option; did you mean --new-width?"}, {{"--mla-dc", "3"}, "--mla-dc: an option of attention mla; this program has n_ew"}};
+    struct { std::vector<std::string> args; const char* words;
+    } wrong[] = {{{"--new-width", "65"}, "--new-width: 65 is out of range (-1 to 64)"},
+                 {{"--new-width", "x"}, "--new-width: 'x' is not a whole number"},
+                 {{"--new-form", "third"}, "--new-form: 'third' is unknown; choose one of: first, second"},
+                 {{"--new-tied=1"}, "--new-tied: '1' is not true or false"},
+                 {{"--new-widht", "3"}, "--new-widht: unknown option; did you mean --new-width?"},
+                 {{"--mla-dc", "3"}, "--mla-dc: an option of attention mla; this program has n_ew"}};
     for (const auto& w : wrong) {
         const std::string message = error_of([&] { parse(w.args, PROGRAM); });
         CHECK_MESSAGE(has(message, w.words), message);
@@ -193,8 +198,9 @@ TEST_CASE("json: missing keys keep their value; wrong ones are named") {
         {R"({"stesp": 3})", "did you mean 'steps'"}, {R"({"steps": "3"})", "f: steps"}, {R"({"steps": 3.5})", "f: steps"},
         {R"({"steps": -3})", "f: steps"}, {R"({"steps": 1e30})", "f: steps"}, {R"({"layers": 4294967297})", "f: layers"},
         {R"({"lr": null})", "f: lr"}, {R"({"lr": "x"})", "f: lr"}, {R"({"lr": 1e999})", "f"}, {R"({"pos": 3})", "f: pos"},
-        {R"({"pos": "up"})", "f: pos"}, {R"({"schedule": ""})", "f: schedule"}, {R"({"quiet": 1})", "f: quiet"}, {R"({"seed": -1})", "f: seed"},
-        {R"({"overwrite": true})", "command line"}, {R"({"steps": 1, "steps": 2})", "twice"}, {R"([1])", "object"}, {R"({"options": 3})", "object"},
+        {R"({"pos": "up"})", "f: pos"}, {R"({"schedule": ""})", "f: schedule"}, {R"({"quiet": 1})", "f: quiet"},
+        {R"({"seed": -1})", "f: seed"}, {R"({"overwrite": true})", "command line"}, {R"({"steps": 1, "steps": 2})", "twice"},
+        {R"([1])", "object"}, {R"({"options": 3})", "object"},
         {"{", "JSON"}, {"", "JSON"}};
     for (const auto& c : cases) {
         CAPTURE(c.text);
@@ -244,7 +250,10 @@ TEST_CASE("options: --resume takes the run's own options, then --config, then th
     // So is one with another norm or MLP; a run that names none has the defaults.
     for (const Program& other : {Program{.attn = "qkv", .norm = "rmsnorm"}, Program{.attn = "qkv", .mlp = "swiglu"}}) {
         const std::string words = error_of([&] { parse({"--resume", "--run", "z", "--runs-dir", dir.path}, other); });
-        CHECK_MESSAGE(has(words, std::string(other.norm) == "rmsnorm" ? "trained with norm \"layernorm\", this program has \"rmsnorm\"" : "trained with MLP \"gelu\", this program has \"swiglu\""), words);
+        CHECK_MESSAGE(has(words, std::string(other.norm) == "rmsnorm"
+                                     ? "trained with norm \"layernorm\", this program has \"rmsnorm\""
+                                     : "trained with MLP \"gelu\", this program has \"swiglu\""),
+                      words);
     }
     // The default name is found, too.
     std::filesystem::rename(dir.path + "/z", dir.path + "/qkv-rope-1");

@@ -1,4 +1,5 @@
-// state.json and a run's description, whatever they say: believed is only what can be, anything else is one line that names the file and the key.
+// state.json and a run's description, whatever they say: believed is only what can be, anything else is one
+// line that names the file and the key.
 #include <doctest/doctest.h>
 
 #include <nlohmann/json.hpp>
@@ -58,18 +59,21 @@ TEST_CASE("state.json: wrong types and impossible values are refused, file and k
         for (const json& value : never) {
             json state = good;
             state[key] = value;
-            CHECK_MESSAGE((has(error(state), "DIR/state.json: ") && has(error(state), std::string("\"") + key + "\"")), key << ": " << value.dump() << ": " << error(state));
+            CHECK_MESSAGE((has(error(state), "DIR/state.json: ") && has(error(state), std::string("\"") + key + "\"")),
+                          key << ": " << value.dump() << ": " << error(state));
         }
         json state = good;
         state.erase(key);
         CHECK(has(error(state), std::string("\"") + key + "\" is null"));
     }
-    for (const auto& [key, value] : std::vector<std::pair<std::string, json>>{{"seconds", -1}, {"seconds", "x"}, {"best_val_loss", "x"}, {"spike_window", 3}, {"unlogged", 3},
-             {"spike_window", {1, -2}}, {"spike_window", {1, "x"}}, {"spike_window", std::vector<double>(101, 1.0)}, {"step", 31}, {"samples", 241}, {"skipped", 31},
-             {"not_finite_in_a_row", 4}}) {
+    for (const auto& [key, value] : std::vector<std::pair<std::string,
+         json>>{{"seconds", -1}, {"seconds", "x"}, {"best_val_loss", "x"}, {"spike_window", 3}, {"unlogged", 3},
+                {"spike_window", {1, -2}}, {"spike_window", {1, "x"}}, {"spike_window", std::vector<double>(101, 1.0)},
+                {"step", 31}, {"samples", 241}, {"skipped", 31}, {"not_finite_in_a_row", 4}}) {
         json state = good;
         state[key] = value;
-        CHECK_MESSAGE((has(error(state), "DIR/state.json: ") && has(error(state), key)), key << ": " << value.dump() << ": " << error(state));
+        CHECK_MESSAGE((has(error(state), "DIR/state.json: ") && has(error(state), key)),
+                      key << ": " << value.dump() << ": " << error(state));
     }
     json state = good;
     state["unlogged"]["loss"] = "x";

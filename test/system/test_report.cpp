@@ -29,15 +29,17 @@ void write(const std::string& path, const std::string& text) {
 }
 
 void make(const std::string& dir, const Made& m) {
-    write(dir + "/config.json", format(R"({"attn": "%s", "options": {"pos": "%s", "seed": %d, "steps": 40, "batch_tokens": 100, "context": 16, "runs_dir": "/home/me/runs"%s},
-        "model": {"parameters": 5000, "parameters_non_embedding": 4000, "cache_bytes_per_token": 64, "flops_per_token": 24000, "vocab_size": 7},
-        "build": {"precision": "fp32", "backend": "cpu", "commit": "abc"}, "data": {"train_tokens": 1000, "val_tokens": 256, "train_fingerprint": "%s"}})",
+    write(dir + "/config.json", format(R"({"attn": "%s",
+        "options": {"pos": "%s", "seed": %d, "steps": 40, "batch_tokens": 100, "context": 16, "runs_dir": "/home/me/runs"%s},
+        "build": {"precision": "fp32", "backend": "cpu", "commit": "abc"}, "model": {"parameters": 5000,
+        "parameters_non_embedding": 4000, "cache_bytes_per_token": 64, "flops_per_token": 24000, "vocab_size": 7},
+        "data": {"train_tokens": 1000, "val_tokens": 256, "train_fingerprint": "%s"}})",
         m.attn, m.pos, m.seed, m.more, m.fingerprint));
     std::string lines;
     for (int step : {0, 4, 20, 38, 40})
-        if (step <= m.stopped_at)
-            lines += format(R"({"step": %d, "tokens": %d, "seconds": 1, "loss": %s, "val_loss": %.6f, "bits_per_byte": null, "tokens_per_second": 100})", step, step * 100,
-                            step ? "2.5" : "null", m.loss + 1.0 - step / 40.0) + "\n";
+        if (step <= m.stopped_at) lines += format(R"({"step": %d, "tokens": %d, "seconds": 1, "loss": %s, "val_loss": %.6f, )"
+                                                  R"("bits_per_byte": null, "tokens_per_second": 100})",
+                                                  step, step * 100, step ? "2.5" : "null", m.loss + 1.0 - step / 40.0) + "\n";
     write(dir + "/metrics.jsonl", lines);
     std::string bytes;
     for (double d : m.sequences) {
@@ -47,7 +49,9 @@ void make(const std::string& dir, const Made& m) {
     if (!bytes.empty()) write(dir + "/val_sequences.f32", bytes);
 }
 
-Comparison load(const TempDir& t, Problems& problems, const char* baseline = "qkv") { return load_comparison({{t.path}, baseline, 0.05}, problems); }
+Comparison load(const TempDir& t, Problems& problems, const char* baseline = "qkv") {
+    return load_comparison({{t.path}, baseline, 0.05}, problems);
+}
 
 const Row* find(const Section& s, const std::string& name) {
     for (auto& row : s.rows)
@@ -59,7 +63,9 @@ const Difference& difference(const Section& s, const std::string& name) {
     REQUIRE_MESSAGE(row, name);
     return s.differences[size_t(row - s.rows.data())];
 }
-std::string terminal(const Comparison& c) { return for_terminal({c, {}, std::vector<double>(c.sections.size(), NOT_MEASURED), {}, {}, "again"}, false); }
+std::string terminal(const Comparison& c) {
+    return for_terminal({c, {}, std::vector<double>(c.sections.size(), NOT_MEASURED), {}, {}, "again"}, false);
+}
 }  // namespace
 
 // Issue: with several runs of one variant and seed, each was joined to the first baseline run of that seed.
@@ -306,8 +312,9 @@ TEST_CASE("report: the interval over text pairs the sequences, and is kept apart
 
 TEST_CASE("report: comparison.json names rows, baseline, progress; matchings get a table and the layout's baseline") {
     TempDir t;
-    write(t.path + "/comparison.json", R"({"rows": [{"row": "qkv", "variant": "qkv", "options": []}, {"row": "mla:dc=64", "variant": "mla", "options": ["--mla-dc", "64"]},
-        {"row": "mla:dc=32", "variant": "mla", "options": ["--mla-dc", "32"]}], "baseline": "qkv", "finished": 3, "total": 12, "looks": 2})");
+    write(t.path + "/comparison.json", R"({"baseline": "qkv", "finished": 3, "total": 12, "looks": 2,
+        "rows": [{"row": "qkv", "variant": "qkv", "options": []}, {"row": "mla:dc=64", "variant": "mla", "options": ["--mla-dc", "64"]},
+        {"row": "mla:dc=32", "variant": "mla", "options": ["--mla-dc", "32"]}]})");
     write(t.path + "/learning_rates.json", R"({"conditions": {}, "rates": {"qkv": 0.004, "mla:dc=64": 0.0028}})");
     make(t.path + "/a", {.attn = "qkv", .loss = 2.0, .more = R"(, "lr": 0.004, "mla_dc": 0)"});
     make(t.path + "/b", {.attn = "mla", .loss = 2.1, .more = R"(, "lr": 0.0028, "mla_dc": 64)"});
@@ -339,7 +346,7 @@ TEST_CASE("report: comparison.json names rows, baseline, progress; matchings get
     c.plan.finished = 12;
     page = for_html({c, g, {NOT_MEASURED, NOT_MEASURED}, {}, {}, "build/report x"}, 0);
     CHECK(!has(page, "http-equiv=\"refresh\""));
-    for (const char* outside : {"http://", "https://", "src=", "@import", "url("}) CHECK_MESSAGE(!has(page, outside), outside);      // opens without a network
+    for (const char* outside : {"http://", "https://", "src=", "@import", "url("}) CHECK_MESSAGE(!has(page, outside), outside);
 }
 
 TEST_CASE("report: from the records alone comes the same report") {
@@ -396,11 +403,14 @@ TEST_CASE("report: broken and hostile runs are named, not fatal") {
     write(t.path + "/empty/config.json", "");
     write(t.path + "/list/config.json", "[1, 2]");
     write(t.path + "/cut/config.json", R"({"attn": "qv", "options": {"pos": "rope", "seed")");
-    write(t.path + "/types/config.json", R"({"attn": 7, "options": {"pos": null, "seed": -3, "steps": "many"}, "model": "big", "data": [], "machine": {"threads": 2}})");
-    write(t.path + "/types/metrics.jsonl", "{\"step\": 1e300, \"tokens\": 5, \"loss\": \"x\", \"val_loss\": 1.5}\n{\"tokens\": null}\n3\n{\"step\": 2, \"tok");
+    write(t.path + "/types/config.json", R"({"attn": 7, "options": {"pos": null, "seed": -3, "steps": "many"},
+        "model": "big", "data": [], "machine": {"threads": 2}})");
+    write(t.path + "/types/metrics.jsonl",
+          R"({"step": 1e300, "tokens": 5, "loss": "x", "val_loss": 1.5})" "\n{\"tokens\": null}\n3\n{\"step\": 2, \"tok");
     write(t.path + "/deep/config.json", std::string(100000, '[') + std::string(100000, ']'));
     write(t.path + "/silent/config.json", R"({"attn": "qkv", "options": {"pos": "rope"}})");
-    write(t.path + "/comparison.json", R"({"rows": [3, {"row": 5}, {"row": "x", "variant": "y", "options": {"a": 1}}], "finished": -4, "total": "many"})");
+    write(t.path + "/comparison.json", R"({"rows": [3, {"row": 5}, {"row": "x", "variant": "y", "options": {"a": 1}}],
+        "finished": -4, "total": "many"})");
     write(t.path + "/learning_rates.json", R"({"rates": {"qv": "fast"}})");
     make(t.path + "/markup", {.attn = "<script>alert(1)</script>|x"});
     Comparison c = load(t, problems, "qkv");
@@ -408,7 +418,8 @@ TEST_CASE("report: broken and hostile runs are named, not fatal") {
     for (auto& s : c.sections) rows += s.rows.size();
     CHECK(rows == 7);
     std::string all = join(problems, "\n");
-    for (const char* name : {"/empty/config.json", "/list/config.json", "/cut/config.json", "/deep/config.json", "/silent/metrics.jsonl holds no measurement"})
+    for (const char* name : {"/empty/config.json", "/list/config.json", "/cut/config.json", "/deep/config.json",
+                             "/silent/metrics.jsonl holds no measurement"})
         CHECK_MESSAGE(has(all, name), name);
     CHECK(has(all, "/types/metrics.jsonl: 3 of 4 lines are not a metrics object (first: line 2)"));
     Document d{c, draw(c), std::vector<double>(c.sections.size(), NOT_MEASURED), problems, {}, "again"};
@@ -422,7 +433,8 @@ TEST_CASE("report: broken and hostile runs are named, not fatal") {
 TEST_CASE("report: the command of a run has what is not the default, quoted where it must be") {
     Run run;
     run.attn = "mla";
-    run.options = nlohmann::json::parse(R"({"lr": 0.004, "steps": 1000, "mla_dc": 64, "prompt": "it's", "quiet": true, "stochastic_rounding": false, "schedule": "cosine"})");
+    run.options = nlohmann::json::parse(R"({"lr": 0.004, "steps": 1000, "mla_dc": 64, "prompt": "it's",
+        "quiet": true, "stochastic_rounding": false, "schedule": "cosine"})");
     CHECK(command_of(run) == "build/train-mla --lr 0.004 --mla-dc 64 --prompt 'it'\\''s' --quiet");
 }
 

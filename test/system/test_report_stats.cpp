@@ -20,8 +20,12 @@ TEST_CASE("report: mean, standard deviation, median") {
 }
 
 TEST_CASE("report: the incomplete beta function, Student's t") {
-    const double beta[][4] = {{0.5, 0.5, 0.3, 0.369010119565545},    {1, 0.5, 0.9, 0.683772233983162},    {2, 3, 0.25, 0.26171875},
-                              {10, 0.5, 0.99, 0.657928175156784},    {50, 0.5, 0.999, 0.752369019965377}, {0.5, 0.5, 1e-6, 0.000636619878470925},
+    const double beta[][4] = {{0.5, 0.5, 0.3, 0.369010119565545},
+                              {1, 0.5, 0.9, 0.683772233983162},
+                              {2, 3, 0.25, 0.26171875},
+                              {10, 0.5, 0.99, 0.657928175156784},
+                              {50, 0.5, 0.999, 0.752369019965377},
+                              {0.5, 0.5, 1e-6, 0.000636619878470925},
                               {5000, 0.5, 0.9997, 0.0832490963176315}};
     for (auto& [a, b, x, value] : beta) {
         CAPTURE(a);
@@ -30,16 +34,20 @@ TEST_CASE("report: the incomplete beta function, Student's t") {
     }
     CHECK(incomplete_beta(2, 3, 0) == 0);
     CHECK(incomplete_beta(2, 3, 1) == 1);
-    const double quantiles[][3] = {{0.975, 1, 12.7062047361747}, {0.975, 2, 4.30265272974946},  {0.975, 4, 2.77644510519779},  {0.995, 2, 9.92484320091829},
-                                   {0.975, 20, 2.08596344726586}, {0.9, 3, 1.63774435369621},   {0.99, 7.5, 2.94309932340672}, {0.975, 100, 1.98397151852355},
-                                   {0.8, 2, 1.06066017177982},    {0.9995, 3, 12.923978636688}, {0.975, 1e6, 1.95996635681411}};
+    const double quantiles[][3] = {{0.975, 1, 12.7062047361747}, {0.975, 2, 4.30265272974946},
+                                    {0.975, 4, 2.77644510519779},  {0.995, 2, 9.92484320091829},
+                                   {0.975, 20, 2.08596344726586}, {0.9, 3, 1.63774435369621},
+                                     {0.99, 7.5, 2.94309932340672}, {0.975, 100, 1.98397151852355},
+                                   {0.8, 2, 1.06066017177982},    {0.9995, 3, 12.923978636688},
+                                   {0.975, 1e6, 1.95996635681411}};
     for (auto& [p, df, t] : quantiles) {
         CAPTURE(p);
         CAPTURE(df);
         CHECK(std::abs(student_t_quantile(p, df) - t) < 1e-9 * t);
         CHECK(student_t_quantile(1 - p, df) == doctest::Approx(-t).epsilon(1e-9));
     }
-    const double tails[][3] = {{2, 2, 0.183503419072274}, {12.7, 1, 0.0500243276893442}, {0.5, 9, 0.629071299826026}, {30, 3, 8.13528042716396e-05}, {1e-3, 5, 0.999240786772198}};
+    const double tails[][3] = {{2, 2, 0.183503419072274}, {12.7, 1, 0.0500243276893442}, {0.5, 9, 0.629071299826026},
+                               {30, 3, 8.13528042716396e-05}, {1e-3, 5, 0.999240786772198}};
     for (auto& [t, df, p] : tails) CHECK(std::abs(student_t_two_sided(t, df) - p) < 1e-11 * p);
     CHECK(std::isnan(student_t_quantile(0.975, 0)));
     CHECK(std::isnan(student_t_quantile(1.5, 3)));
@@ -47,7 +55,8 @@ TEST_CASE("report: the incomplete beta function, Student's t") {
 }
 
 TEST_CASE("report: the paired difference removes what the seeds have in common") {
-    // scipy.stats.ttest_rel: p = 0.000201834342408530, 95% [0.029968110572058, 0.040031889427942], 99% [0.025764711487380, 0.044235288512620].
+    // scipy.stats.ttest_rel: p = 0.000201834342408530, 95% [0.029968110572058, 0.040031889427942], 99%
+    // [0.025764711487380, 0.044235288512620].
     PairedDifference d = paired_difference({3.821, 3.839, 3.841, 3.830}, {3.783, 3.805, 3.804, 3.799});
     CHECK(d.n == 4);
     CHECK(d.mean == doctest::Approx(0.035));
@@ -96,17 +105,20 @@ TEST_CASE("report: the corrected interval excludes 0 exactly when Holm rejects")
             p.push_back(differences.back().p);
         }
         Holm h = holm(p, 0.05);
-        for (size_t i = 0; i < 5; i++) CHECK((std::abs(differences[i].mean) > half_width(differences[i], h.level[i])) == bool(h.rejected[i]));
+        for (size_t i = 0; i < 5; i++)
+            CHECK((std::abs(differences[i].mean) > half_width(differences[i], h.level[i])) == bool(h.rejected[i]));
     }
 }
 
 TEST_CASE("report: how many seeds would tell a difference") {
-    // t(.975, 5) + t(.8, 5) = 2.5706 + 0.9195; * 0.007 / sqrt(6) = 0.009973 <= 0.01; with five: (2.7764 + 0.9410) * 0.007 / sqrt(5) = 0.01164.
+    // t(.975, 5) + t(.8, 5) = 2.5706 + 0.9195; * 0.007 / sqrt(6) = 0.009973 <= 0.01; with five: (2.7764 +
+    // 0.9410) * 0.007 / sqrt(5) = 0.01164.
     CHECK(seeds_to_tell(0.007, 0.01, 0.05) == 6);
     CHECK(seeds_to_tell(0, 0.01, 0.05) == 2);
     CHECK(seeds_to_tell(5, 0.01, 0.05) == 0);
     CHECK(seeds_to_tell(NOT_MEASURED, 0.01, 0.05) == 0);
-    // Counted: with so many seeds, differences of 0.01 with that spread are told in about 80% of the cases (the formula is an approximation).
+    // Counted: with so many seeds, differences of 0.01 with that spread are told in about 80% of the cases
+    // (the formula is an approximation).
     std::mt19937 random(1);
     std::normal_distribution<double> normal(0.01, 0.02);
     size_t n = seeds_to_tell(0.02, 0.01, 0.05), told = 0;

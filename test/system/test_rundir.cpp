@@ -34,7 +34,10 @@ static void make_run(const std::string& runs, const std::string& name, int steps
     for (int step = 1; step <= steps; step++) rundir_log(r, metrics(step));
 }
 
-static int lines_in(const std::string& path) { const std::string text = slurp(path); return int(std::count(text.begin(), text.end(), '\n')); }
+static int lines_in(const std::string& path) {
+    const std::string text = slurp(path);
+    return int(std::count(text.begin(), text.end(), '\n'));
+}
 
 TEST_CASE("rundir: a new run, an existing one, resume, overwrite") {
     TempDir dir;
@@ -80,8 +83,10 @@ TEST_CASE("rundir: a folder that is no run is never deleted nor written into") {
     CHECK(open_error(dir.path, "died", false, false) == "");
     spill(dir.path + "/file", "");
     CHECK(has(open_error(dir.path, "file", false, true), "not a folder"));
-    for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("../x"), std::string("a/b"), std::string("/etc"), std::string("-x"),
-                                    std::string("--resume"), std::string("a\nb"), std::string("\x1b[31m"), std::string("a\x7f"), std::string(201, 'n')}) {
+    for (const std::string& name :
+         {std::string(), std::string("."), std::string(".."), std::string("../x"), std::string("a/b"),
+          std::string("/etc"), std::string("-x"), std::string("--resume"), std::string("a\nb"), std::string("\x1b[31m"),
+          std::string("a\x7f"), std::string(201, 'n')}) {
         int code = 0;
         CHECK(has(open_error(dir.path, name, false, true, &code), "--run"));
         CHECK(code == EXIT_USAGE);

@@ -89,7 +89,8 @@ TEST_CASE("safetensors: what cannot be written") {
 TEST_CASE("safetensors: a header that lies is refused") {
     TempDir dir;
     const std::string path = dir.path + "/m.safetensors", data = "12345678";
-    const std::string a = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})", b = R"("b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})";
+    const std::string a = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
+    const std::string b = R"("b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})";
     auto error = [&](const std::string& bytes) {
         spill(path, bytes);
         const std::string message = error_of([&] { safetensors_open(path); });
@@ -107,7 +108,8 @@ TEST_CASE("safetensors: a header that lies is refused") {
     struct { std::string bytes, words; } cases[] = {
         {"", "too short"}, {"1234567", "too short"},
         {file_of("{}", "", 3), "header of 3 bytes"}, {file_of("{}", "", 100'000'001), "header of 100000001"},
-        {file_of("{}", "", 0xfffffffffffffff8ull), "header of 18446744073709551608"}, {file_of("{}", "", 0xffffffffffffffffull - 1), "header of"},
+        {file_of("{}", "", 0xfffffffffffffff8ull),
+         "header of 18446744073709551608"}, {file_of("{}", "", 0xffffffffffffffffull - 1), "header of"},
         {file_of("", ""), "'{'"}, {file_of("[]", ""), "'{'"}, {file_of(" {}", ""), "'{'"},
         {file_of("{\"a", ""), "JSON"}, {file_of("{}x", ""), "JSON"}, {file_of("{\"\xff\":1}", ""), "JSON"},
         {file_of("{}", data), "which has 8"},
@@ -118,9 +120,11 @@ TEST_CASE("safetensors: a header that lies is refused") {
         {file_of("{" + a + "," + a + "," + b + "}", data), "appears twice"},
         {file_of(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "1234"), "appears twice"},
         {one("\"F64\"", "[1]", "[0,9]"), "do not lie"}, {one("\"F64\"", "[1]", "[8,0]"), "do not lie"},
-        {one("\"F64\"", "[1]", "[18446744073709551608,8]"), "do not lie"}, {one("\"F64\"", "[1]", "[0,18446744073709551616]"), "data_offsets"},
+        {one("\"F64\"", "[1]", "[18446744073709551608,8]"),
+         "do not lie"}, {one("\"F64\"", "[1]", "[0,18446744073709551616]"), "data_offsets"},
         {one("\"F64\"", "[1]", "[-8,0]"), "data_offsets"}, {one("\"F64\"", "[1]", "[0.0,8]"), "data_offsets"},
-        {one("\"F64\"", "[1]", "[0]"), "data_offsets"}, {one("\"F64\"", "[1]", "[0,8,8]"), "data_offsets"}, {one("\"F64\"", "[1]", "8"), "data_offsets"},
+        {one("\"F64\"", "[1]", "[0]"), "data_offsets"}, {one("\"F64\"", "[1]", "[0,8,8]"),
+                                                         "data_offsets"}, {one("\"F64\"", "[1]", "8"), "data_offsets"},
         {one("\"F64\"", "[2]", "[0,8]"), "do not give"}, {one("\"F32\"", "[1]", "[0,8]"), "do not give"},
         {one("\"F64\"", "[4611686018427387904,4]", "[0,8]"), "do not give"},                 // 2^62 * 4 * 8 wraps to 0
         {one("\"U8\"", "[4294967296,4294967296,8]", "[0,8]"), "do not give"},
@@ -138,7 +142,8 @@ TEST_CASE("safetensors: a header that lies is refused") {
     };
     for (const auto& c : cases) {
         const std::string message = error(c.bytes);
-        CHECK_MESSAGE(has(message, c.words), message, " lacks ", c.words, " for ", printable(c.bytes.substr(std::min<size_t>(8, c.bytes.size()))));
+        CHECK_MESSAGE(has(message, c.words), message, " lacks ", c.words, " for ",
+                      printable(c.bytes.substr(std::min<size_t>(8, c.bytes.size()))));
     }
     std::string zeros = "{\"a\":[0";
     for (int i = 0; i < 200'000; i++) zeros += ",0";

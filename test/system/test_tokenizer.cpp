@@ -24,9 +24,11 @@ static Words words_of(std::string_view text) {
 
 // Texts in which spaces of all kinds, quotes, letters, digits, other scripts and broken UTF-8 meet often.
 static std::string random_text(std::mt19937& rng, size_t parts, bool valid = false) {
-    static const std::vector<std::string> alphabet = {" ", "\n", "\t", "\r\n", "  ", "'", "s", "'re", "'l", "a", "Z", "1", "!", "=", "\u00e9", "\u00a0", "\u3000",
-        "\u2003", "\u0085", "\u180e", "\u200b", "\u4f60", "\U0001f600", "\u0301", "\u00bd", std::string(1, '\0'), "\x1c",
-        "\x80", "\xc2", "\xe2\x80", "\xff", "\xed\xa0\x80", "\xc0\xaf", "\xf4\x90\x80\x80", "\xf0\x9f"};
+    static const std::vector<std::string> alphabet = {" ", "\n", "\t", "\r\n", "  ", "'", "s", "'re", "'l", "a", "Z",
+                                                      "1", "!", "=", "\u00e9", "\u00a0", "\u3000", "\u2003", "\u0085",
+                                                      "\u180e", "\u200b", "\u4f60", "\U0001f600", "\u0301", "\u00bd",
+                                                      std::string(1, '\0'), "\x1c", "\x80", "\xc2", "\xe2\x80", "\xff",
+                                                      "\xed\xa0\x80", "\xc0\xaf", "\xf4\x90\x80\x80", "\xf0\x9f"};
     std::string text;
     while (parts--) text += alphabet[rng() % (alphabet.size() - (valid ? 8 : 0))];
     return text;
@@ -46,7 +48,8 @@ TEST_CASE("pretokenize: a run of invalid bytes is one word, what is between is a
     CHECK(words_of("ab\xff\xfe cd") == Words{"ab", "\xff\xfe", " cd"});
     CHECK(words_of("a  \x80z") == Words{"a", "  ", "\x80", "z"});                     // trailing spaces stay whole, as at a text's end
     CHECK(words_of("\xe2\x80") == Words{"\xe2\x80"});                                 // cut character
-    CHECK(words_of("\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80") == Words{"\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80"});   // overlong, surrogate, too high
+    // overlong, surrogate, too high
+    CHECK(words_of("\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80") == Words{"\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80"});
     CHECK(words_of("\xf4\x8f\xbf\xbf\xee\x80\x80").size() == 1);                      // U+10FFFF, U+E000: well-formed
     CHECK(words_of("\xe2\x80 x\xe2\x80\x99s") == Words{"\xe2\x80", " x", "\xe2\x80\x99", "s"});
 }
@@ -180,7 +183,9 @@ static std::vector<uint32_t> encode_slowly(const Tokenizer& t, const std::string
         while (true) {
             size_t best = ids.size();
             for (size_t i = 0; i + 1 < ids.size(); i++)
-                if (rank.contains({ids[i], ids[i + 1]}) && (best == ids.size() || rank[{ids[i], ids[i + 1]}] < rank[{ids[best], ids[best + 1]}])) best = i;
+                if (rank.contains({ids[i], ids[i + 1]}) &&
+                    (best == ids.size() || rank[{ids[i], ids[i + 1]}] < rank[{ids[best], ids[best + 1]}]))
+                    best = i;
             if (best == ids.size()) break;
             ids[best] = id.at(t.token_bytes[ids[best]] + t.token_bytes[ids[best + 1]]);
             ids.erase(ids.begin() + ptrdiff_t(best) + 1);

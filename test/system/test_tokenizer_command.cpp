@@ -21,7 +21,9 @@ namespace fs = std::filesystem;
 namespace {
 struct Workplace : TempDir {
     std::string operator/(const std::string& name) const { return path + "/" + name; }
-    std::string file(const std::string& name, const std::string& content) const { return file_replace(*this / name, content), *this / name; }
+    std::string file(const std::string& name, const std::string& content) const {
+        return file_replace(*this / name, content), *this / name;
+    }
     std::set<std::string> names(const std::string& folder) const {
         std::set<std::string> found;
         for (const auto& entry : fs::directory_iterator(*this / folder)) found.insert(entry.path().filename());
@@ -134,7 +136,8 @@ TEST_CASE("command: train, encode, decode; wrong options exit 2; existing output
     const std::string text = w.file("a.txt", story(100));
     CHECK(command({"train", "--vocab-size", "300", "--out", w / "t.json", text}) == 0);
     CHECK(command({"train", "--vocab-size", "300", "--out", w / "t.json", text}) == EXIT_USAGE);
-    CHECK(command({"train", "--vocab-size", "310", "--special", "<a>", "--special", "<b>", "--out", w / "t.json", "--overwrite", text}) == 0);
+    CHECK(command({"train", "--vocab-size", "310", "--special", "<a>", "--special", "<b>", "--out", w / "t.json",
+                   "--overwrite", text}) == 0);
     CHECK(tokenizer_load(w / "t.json").special_tokens == std::vector<std::string>{"<a>", "<b>"});
 
     CHECK(command({"encode", "--tokenizer", w / "t.json", "--out", w / "d", text}) == 0);
@@ -152,7 +155,9 @@ TEST_CASE("command: train, encode, decode; wrong options exit 2; existing output
     CHECK_FALSE(fs::exists(w / "x.json"));
 
     const std::vector<std::vector<std::string>> wrong = {
-        {}, {"trian"}, {"train"}, {"train", "--vocab", "300", "--out", w / "x.json", text}, {"train", "--vocab-size", "3e2x", "--out", w / "x.json", text},
+        {}, {"trian"}, {"train"}, {"train", "--vocab", "300", "--out", w / "x.json", text}, {"train", "--vocab-size",
+                                                                                             "3e2x", "--out",
+                                                                                             w / "x.json", text},
         {"train", "--vocab-size", "100", "--out", w / "x.json", text}, {"train", "--vocab-size", "-5", "--out", w / "x.json", text},
         {"encode", "--tokenizer", w / "t.json", "--out", w / "e", "--split", "middle", text},
         {"encode", "--tokenizer", w / "t.json", "--out", w / "e", "--val-fraction", "1.5", text},
@@ -189,7 +194,8 @@ TEST_CASE("command: - is standard input; decode leaves special tokens out on dem
     const Tokenizer tokenizer = tokenizer_load(t);
     const auto ids = tokens_of(w / "named", "val");
     REQUIRE(ids.back() == uint32_t(tokenizer.special_id(END_OF_TEXT)));
-    const std::string whole = tokenizer_decode(tokenizer, ids.data(), ids.size()), plain = tokenizer_decode(tokenizer, ids.data(), ids.size(), false);
+    const std::string whole = tokenizer_decode(tokenizer, ids.data(), ids.size()),
+                      plain = tokenizer_decode(tokenizer, ids.data(), ids.size(), false);
     CHECK(whole == plain + END_OF_TEXT);
     CHECK(command({"decode", "--skip-special", "--tokenizer", t, std::to_string(ids.back())}) == 0);
     CHECK(command({"decode", "--tokenizer", w / "u.json", w / "named/val_000000.bin"}) == EXIT_FAILED);

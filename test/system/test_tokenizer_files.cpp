@@ -17,7 +17,9 @@ static const std::string GOLDEN = "test/golden/tokenizer/";
 
 namespace {
 struct TemporaryFolder : TempDir {
-    std::string file(const std::string& name, const std::string& content) const { return file_replace(path + "/" + name, content), path + "/" + name; }
+    std::string file(const std::string& name, const std::string& content) const {
+        return file_replace(path + "/" + name, content), path + "/" + name;
+    }
 };
 }  // namespace
 
@@ -101,14 +103,29 @@ TEST_CASE("wrong tokenizer.json: refused, saying what") {
         {"no \"model\"", [](json& j) { j.erase("model"); }},
         {"no \"model\"", [](json& j) { j = json::array(); }},
         {"WordPiece", [](json& j) { j["model"]["type"] = "WordPiece"; }},
-        {"NFC", [](json& j) { j["normalizer"] = {{"type", "NFC"}}; }},
-        {"Whitespace", [](json& j) { j["pre_tokenizer"] = {{"type", "Whitespace"}}; }},
+        {"NFC",
+         [](json& j) {
+             j["normalizer"] = {{"type", "NFC"}};
+         }},
+        {"Whitespace",
+         [](json& j) {
+             j["pre_tokenizer"] = {{"type", "Whitespace"}};
+         }},
         {"no pre_tokenizer", [](json& j) { j["pre_tokenizer"] = nullptr; }},
         {"add_prefix_space", [](json& j) { j["pre_tokenizer"]["add_prefix_space"] = true; }},
         {"use_regex", [](json& j) { j["pre_tokenizer"]["use_regex"] = false; }},
-        {"WordPiece", [](json& j) { j["decoder"] = {{"type", "WordPiece"}}; }},
-        {"TemplateProcessing", [](json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}}; }},
-        {"truncation", [](json& j) { j["truncation"] = {{"max_length", 5}}; }},
+        {"WordPiece",
+         [](json& j) {
+             j["decoder"] = {{"type", "WordPiece"}};
+         }},
+        {"TemplateProcessing",
+         [](json& j) {
+             j["post_processor"] = {{"type", "TemplateProcessing"}};
+         }},
+        {"truncation",
+         [](json& j) {
+             j["truncation"] = {{"max_length", 5}};
+         }},
         {"dropout", [](json& j) { j["model"]["dropout"] = 0.1; }},
         {"unk_token", [](json& j) { j["model"]["unk_token"] = "<unk>"; }},
         {"end_of_word_suffix", [](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }},
@@ -120,12 +137,32 @@ TEST_CASE("wrong tokenizer.json: refused, saying what") {
         {"without holes", [](json& j) { j["model"]["vocab"]["a"] = 1.5; }},
         {"without holes", [](json& j) { j["model"]["vocab"]["a"] = 18446744073709551615ull; }},
         {"given twice", [](json& j) { j["model"]["vocab"]["a"] = 5; }},
-        {"byte alphabet", [](json& j) { auto& v = j["model"]["vocab"]; v["two words"] = v["a"]; v.erase("a"); }},
-        {"no token for byte 0x7e", [](json& j) { auto& v = j["model"]["vocab"]; v["~~"] = v["~"]; v.erase("~"); j["model"]["merges"] = json::array(); }},
-        {"not in the vocabulary", [](json& j) { j["model"]["merges"][3] = {"a", "zzzz"}; }},
-        {"not in the vocabulary", [](json& j) { j["model"]["merges"].push_back({"Q", "Q"}); }},
+        {"byte alphabet",
+         [](json& j) {
+             auto& v = j["model"]["vocab"];
+             v["two words"] = v["a"];
+             v.erase("a");
+         }},
+        {"no token for byte 0x7e",
+         [](json& j) {
+             auto& v = j["model"]["vocab"];
+             v["~~"] = v["~"];
+             v.erase("~");
+             j["model"]["merges"] = json::array();
+         }},
+        {"not in the vocabulary",
+         [](json& j) {
+             j["model"]["merges"][3] = {"a", "zzzz"};
+         }},
+        {"not in the vocabulary",
+         [](json& j) {
+             j["model"]["merges"].push_back({"Q", "Q"});
+         }},
         {"same pair", [](json& j) { j["model"]["merges"].push_back(j["model"]["merges"][0]); }},
-        {"expected", [](json& j) { j["model"]["merges"][0] = {"a", "b", "c"}; }},
+        {"expected",
+         [](json& j) {
+             j["model"]["merges"][0] = {"a", "b", "c"};
+         }},
         {"expected", [](json& j) { j["model"]["merges"][0] = "abc"; }},
         {"expected", [](json& j) { j["model"]["merges"][0] = 7; }},
         {"lstrip", [](json& j) { j["added_tokens"][0]["lstrip"] = true; }},

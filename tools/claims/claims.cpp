@@ -28,8 +28,14 @@ static Verdict below_zero(const Interval& i, const std::string& what) {
 }
 // "The quantity is 0": supported when its whole interval lies within SMALL of 0, contradicted when it leaves 0 out.
 static Verdict is_zero(const Interval& i, const std::string& what) {
-    const char* word = i.n < 3 ? "undecided" : i.low > 0 || i.high < 0 ? "contradicted" : i.low > -SMALL && i.high < SMALL ? "supported" : "undecided";
-    return {word, what + " " + show(i) + (i.n < 3 ? "; three seeds decide" : std::string(word) == "undecided" ? format("; more seeds, until it is within %g", SMALL) : "")};
+    const char* word = i.n < 3                            ? "undecided"
+                       : i.low > 0 || i.high < 0          ? "contradicted"
+                       : i.low > -SMALL && i.high < SMALL ? "supported"
+                                                          : "undecided";
+    return {word, what + " " + show(i) +
+                      (i.n < 3                            ? "; three seeds decide"
+                       : std::string(word) == "undecided" ? format("; more seeds, until it is within %g", SMALL)
+                                                          : "")};
 }
 // Several verdicts in one: all supported, or any contradicted.
 static Verdict all_of(const std::vector<Verdict>& parts) {
@@ -45,7 +51,8 @@ static Verdict all_of(const std::vector<Verdict>& parts) {
 struct Folders { Results rope, sinusoidal, learned, power, alibi; std::string runs_dir; };
 
 // Per seed: loss of row a minus loss of row b.
-static std::vector<double> paired(const Results& r, const std::string& a, const std::string& b, const std::string& pos, double fraction = 1) {
+static std::vector<double> paired(const Results& r, const std::string& a, const std::string& b, const std::string& pos,
+                                  double fraction = 1) {
     std::vector<double> d;
     for (int64_t seed : r.seeds) d.push_back(loss_at(r, a, pos, seed, fraction) - loss_at(r, b, pos, seed, fraction));
     return d;
@@ -80,7 +87,9 @@ static double recall_accuracy(const Folders& f, const std::string& row, int head
 static Verdict recall_fails_with_heads(const Folders& f) {
     const double several = recall_accuracy(f, "qv", 4), one = recall_accuracy(f, "qv", 1), qkv = recall_accuracy(f, "qkv", 4);
     const double ka = recall_accuracy(f, "qv_ka", 4), gta = recall_accuracy(f, "gta", 4);
-    const std::string numbers = format("accuracy: qv 4 heads %.3f, 1 head %.3f; with 4 heads qkv %.3f, qv_ka %.3f, gta %.3f", several, one, qkv, ka, gta);
+    const std::string numbers =
+        format("accuracy: qv 4 heads %.3f, 1 head %.3f; with 4 heads qkv %.3f, qv_ka %.3f, gta %.3f", several, one, qkv,
+               ka, gta);
     for (double x : {several, one, qkv, ka, gta})
         if (std::isnan(x)) return {"undecided", numbers + "; make recall trains what is missing"};
     if (qkv < 0.9 && one < 0.9) return {"undecided", numbers + "; nothing has learnt the task: more steps, other rates"};
@@ -101,7 +110,9 @@ static Verdict extrapolation(const Folders& f) {
                 char row[64], p[64];
                 int s, times;
                 double loss;
-                if (sscanf(text.c_str() + begin, "%63s %63s %d %d %lf", row, p, &s, &times, &loss) != 5 || s != seed || p != pos || strcmp(row, "qkv") != 0) continue;
+                if (sscanf(text.c_str() + begin, "%63s %63s %d %d %lf", row, p, &s, &times, &loss) != 5 || s != seed ||
+                    p != pos || strcmp(row, "qkv") != 0)
+                    continue;
                 (times == 1 ? at_t : times == 4 ? at_4t : at_t) = loss;
             }
             values.push_back(at_4t - at_t);
@@ -112,7 +123,8 @@ static Verdict extrapolation(const Folders& f) {
     if (alibi.n < 3 || power.n < 3 || rope.n < 3)
         return {"undecided", "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
     const bool holds = alibi.high < SMALL && power.high < SMALL && rope.low > SMALL;
-    return {holds ? "supported" : "contradicted", "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
+    return {holds ? "supported" : "contradicted",
+            "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
 }
 
 struct Claim { int number; const char* text; std::function<Verdict(const Folders&)> verdict; };
@@ -123,11 +135,13 @@ static const std::vector<Claim>& claims() {
          [](const Folders& f) { return all_of({half_the_gap(f, f.power, "power"), half_the_gap(f, f.alibi, "alibi")}); }},
         {2, "QV is not told apart from QKV under decoupled positions",
          [](const Folders& f) {
-             return all_of({is_zero(difference(f.power, "qv", "qkv", "power"), "power: qv - qkv"), is_zero(difference(f.alibi, "qv", "qkv", "alibi"), "alibi: qv - qkv"),
+             return all_of({is_zero(difference(f.power, "qv", "qkv", "power"), "power: qv - qkv"),
+                            is_zero(difference(f.alibi, "qv", "qkv", "alibi"), "alibi: qv - qkv"),
                             is_zero(difference(f.rope, "qv", "qkv", "rope"), "rope: qv - qkv")});
          }},
         {3, "more context helps QV-Ka (d_ctx 4 HS against HS)",
-         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka:dctx=128", "qv_ka:dctx=32", "rope"), "loss at 4 HS - loss at HS"); }},
+         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka:dctx=128", "qv_ka:dctx=32", "rope"),
+                                                  "loss at 4 HS - loss at HS"); }},
         {4, "QV-Ka learns faster than QKV early (at a fifth of the tokens)",
          [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka", "qkv", "rope", 0.2), "qv_ka - qkv at 20%"); }},
         {5, "K from V alone (d_ctx 0) loses to K from [G ; V]",
@@ -138,7 +152,8 @@ static const std::vector<Claim>& claims() {
          [](const Folders& f) { return below_zero(difference(f.rope, "qv", "qv:key", "rope"), "vo - key"); }},
         {8, "the controls lose: K := Q, and one tensor for Q, K and V",
          [](const Folders& f) {
-             return all_of({below_zero(difference(f.rope, "qkv", "qk", "rope"), "qkv - qk"), below_zero(difference(f.rope, "qkv", "one", "rope"), "qkv - one")});
+             return all_of({below_zero(difference(f.rope, "qkv", "qk", "rope"), "qkv - qk"),
+                            below_zero(difference(f.rope, "qkv", "one", "rope"), "qkv - one")});
          }},
         {9, "alibi and power extrapolate to 4 T, rope does not", extrapolation},
         {10, "several-headed QV fails at associative recall, one-headed QV, QV-Ka and GTA do not", recall_fails_with_heads},
@@ -155,7 +170,8 @@ static int report(int argc, char** argv) {
     }
     ensure_usage(!runs_dir.empty(), "claims RUNS_DIR [--write FILE]");
     auto open = [&](const char* name) { return open_results(runs_dir + "/" + name); };
-    const Folders f{open("claims"), open("claims-sinusoidal"), open("claims-learned"), open("claims-power"), open("claims-alibi"), runs_dir};
+    const Folders f{open("claims"),       open("claims-sinusoidal"), open("claims-learned"),
+                    open("claims-power"), open("claims-alibi"),      runs_dir};
     std::string markdown = "| | claim | verdict | because (nats per token, paired by seed, 95%) |\n|---|---|---|---|\n";
     for (const Claim& c : claims()) {
         const Verdict v = c.verdict(f);

@@ -32,7 +32,9 @@ static int print_table(const std::string& runs_dir) {
     std::sort(names.begin(), names.end());
     for (const std::string& name : names) {
         const size_t rate = name.rfind("-lr");
-        if (rate == std::string::npos || !(name.starts_with("recall-") || name.starts_with("copy-") || name.starts_with("induction-"))) continue;
+        if (rate == std::string::npos ||
+            !(name.starts_with("recall-") || name.starts_with("copy-") || name.starts_with("induction-")))
+            continue;
         const std::string column = name.substr(0, rate), folder = runs_dir + "/" + name;
         const Results r = open_results(folder);
         if (std::find(columns.begin(), columns.end(), column) == columns.end()) columns.push_back(column);

@@ -22,7 +22,8 @@ Results open_results(const std::string& folder) {
 
 struct Point { double tokens, loss, accuracy; };
 
-static std::vector<Point> validations(const Results& r, const std::string& row, const std::string& pos, int64_t seed, int64_t& steps, int64_t& last) {
+static std::vector<Point> validations(const Results& r, const std::string& row, const std::string& pos, int64_t seed,
+                                      int64_t& steps, int64_t& last) {
     const std::string folder = r.folder + "/" + Row{row, "", {}}.file_name() + "-" + pos + "-" + std::to_string(seed);
     std::ifstream config_file(folder + "/config.json"), log(folder + "/metrics.jsonl");
     const json config = json::parse(config_file, nullptr, false);
@@ -33,7 +34,8 @@ static std::vector<Point> validations(const Results& r, const std::string& row, 
         const json m = json::parse(line, nullptr, false);
         if (!m.is_object() || !m.contains("step")) continue;
         last = m.value("step", int64_t(-1));
-        if (m.contains("val_loss") && m["val_loss"].is_number()) points.push_back({m.value("tokens", 0.0), m["val_loss"], m.value("accuracy", double(NAN))});
+        if (m.contains("val_loss") && m["val_loss"].is_number())
+            points.push_back({m.value("tokens", 0.0), m["val_loss"], m.value("accuracy", double(NAN))});
     }
     return points;
 }
@@ -48,11 +50,15 @@ static Point point_at(const Results& r, const std::string& row, const std::strin
     return found;
 }
 
-double loss_at_end(const Results& r, const std::string& row, const std::string& pos, int64_t seed) { return point_at(r, row, pos, seed, 1).loss; }
+double loss_at_end(const Results& r, const std::string& row, const std::string& pos, int64_t seed) {
+    return point_at(r, row, pos, seed, 1).loss;
+}
 double loss_at(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double fraction) {
     return point_at(r, row, pos, seed, fraction).loss;
 }
-double accuracy_at_end(const Results& r, const std::string& row, const std::string& pos, int64_t seed) { return point_at(r, row, pos, seed, 1).accuracy; }
+double accuracy_at_end(const Results& r, const std::string& row, const std::string& pos, int64_t seed) {
+    return point_at(r, row, pos, seed, 1).accuracy;
+}
 
 Interval interval_of(const std::vector<double>& values) {
     Interval i;

@@ -1,6 +1,6 @@
 // build/export RUN DIR: a trained model as a folder that Hugging Face's transformers opens.
 //   qkv, learned positions                   GPT2LMHeadModel        (Conv1D stores matrices transposed; q, k, v in one)
-//   qkv, gqa, mqa with rope                  Starcoder2ForCausalLM  (layernorm, biases, tanh-GELU, tied embeddings, half-split rotation: ours)
+//   qkv, gqa, mqa with rope                  Starcoder2ForCausalLM  (layernorm, biases, tanh-GELU, tied embeddings, half-split rope)
 //   everything else                          modeling_qvcu.py in the folder (trust_remote_code=True)
 // Sizes are read off the tensors, the rest from the run's options. fp32. The tokenizer goes along. The folder appears whole or not at all.
 #include <filesystem>
@@ -37,13 +37,16 @@ int64_t rows_in(const SafetensorsFile& f, const std::string& name) {            
 
 Model describe(const OpenedRun& run, const SafetensorsFile& f) {
     const ModelConfig& c = run.options.model;
-    ensure_usage(f.find("h.0.ln_1.bias") && f.find("h.0.ln_2.bias") && f.find("ln_f.bias") && f.find("h.0.mlp.fc.bias") && f.find("h.0.mlp.proj.bias") && f.find("wte.weight"),
+    ensure_usage(f.find("h.0.ln_1.bias") && f.find("h.0.ln_2.bias") && f.find("ln_f.bias") &&
+                     f.find("h.0.mlp.fc.bias") && f.find("h.0.mlp.proj.bias") && f.find("wte.weight"),
                  "%s: only models with layernorm and the GELU MLP can be exported yet", run.dir.c_str());
     const int64_t HS = c.HS > 0 ? c.HS : c.C / c.NH, kv = rows_in(f, "h.0.attn.v.weight");
-    return {f, run.attention, position_name(c.pos), c.V, c.T, c.L, c.C, c.NH, kv > 0 ? kv / HS : c.NH, HS, rows_in(f, "h.0.mlp.fc.weight"), c.rope_theta};
+    return {f, run.attention, position_name(c.pos), c.V, c.T, c.L, c.C, c.NH, kv > 0 ? kv / HS : c.NH, HS,
+            rows_in(f, "h.0.mlp.fc.weight"), c.rope_theta};
 }
 
-void add(std::vector<TensorToWrite>& list, const Model& m, const std::string& to, const std::string& from, std::vector<int64_t> shape, bool transpose = false) {
+void add(std::vector<TensorToWrite>& list, const Model& m, const std::string& to, const std::string& from,
+         std::vector<int64_t> shape, bool transpose = false) {
     const SafetensorsFile* f = &m.f;
     std::vector<int64_t> out = transpose ? std::vector<int64_t>{shape[1], shape[0]} : shape;
     list.push_back(tensor_from(to, out, [=] {
@@ -69,10 +72,14 @@ json gpt2(const Model& m, std::vector<TensorToWrite>& list) {
         for (const char* norm : {"ln_1", "ln_2"})
             for (const char* part : {".weight", ".bias"}) add(list, m, to + norm + part, from + norm + part, {C});
         list.push_back(tensor_from(to + "attn.c_attn.weight", {C, 3 * C}, [=] {
-            return transposed(stacked({tensor_floats(*f, from + "attn.q.weight", {C, C}), tensor_floats(*f, from + "attn.k.weight", {C, C}), tensor_floats(*f, from + "attn.v.weight", {C, C})}), 3 * C, C);
+            return transposed(stacked({tensor_floats(*f, from + "attn.q.weight", {C, C}),
+                                       tensor_floats(*f, from + "attn.k.weight", {C, C}),
+                                       tensor_floats(*f, from + "attn.v.weight", {C, C})}),
+                              3 * C, C);
         }));
         list.push_back(tensor_from(to + "attn.c_attn.bias", {3 * C}, [=] {
-            return stacked({tensor_floats(*f, from + "attn.q.bias", {C}), tensor_floats(*f, from + "attn.k.bias", {C}), tensor_floats(*f, from + "attn.v.bias", {C})});
+            return stacked({tensor_floats(*f, from + "attn.q.bias", {C}), tensor_floats(*f, from + "attn.k.bias", {C}),
+                            tensor_floats(*f, from + "attn.v.bias", {C})});
         }));
         add(list, m, to + "attn.c_proj.weight", from + "attn.o.weight", {C, C}, true);
         add(list, m, to + "attn.c_proj.bias", from + "attn.o.bias", {C});
@@ -83,8 +90,10 @@ json gpt2(const Model& m, std::vector<TensorToWrite>& list) {
     }
     add(list, m, "transformer.ln_f.weight", "ln_f.weight", {C});
     add(list, m, "transformer.ln_f.bias", "ln_f.bias", {C});
-    return {{"architectures", {"GPT2LMHeadModel"}}, {"model_type", "gpt2"}, {"vocab_size", m.V}, {"n_positions", m.T}, {"n_ctx", m.T}, {"n_embd", C}, {"n_layer", m.L}, {"n_head", m.NH},
-            {"n_inner", F}, {"activation_function", "gelu_new"}, {"layer_norm_epsilon", 1e-5}, {"attn_pdrop", 0.0}, {"embd_pdrop", 0.0}, {"resid_pdrop", 0.0}, {"tie_word_embeddings", true}};
+    return {{"architectures", {"GPT2LMHeadModel"}}, {"model_type", "gpt2"}, {"vocab_size", m.V}, {"n_positions", m.T},
+            {"n_ctx", m.T}, {"n_embd", C}, {"n_layer", m.L}, {"n_head", m.NH}, {"n_inner", F},
+            {"activation_function", "gelu_new"}, {"layer_norm_epsilon", 1e-5}, {"attn_pdrop", 0.0}, {"embd_pdrop", 0.0},
+            {"resid_pdrop", 0.0}, {"tie_word_embeddings", true}};
 }
 
 json starcoder2(const Model& m, std::vector<TensorToWrite>& list) {
@@ -108,10 +117,12 @@ json starcoder2(const Model& m, std::vector<TensorToWrite>& list) {
     }
     add(list, m, "model.norm.weight", "ln_f.weight", {C});
     add(list, m, "model.norm.bias", "ln_f.bias", {C});
-    return {{"architectures", {"Starcoder2ForCausalLM"}}, {"model_type", "starcoder2"}, {"vocab_size", m.V}, {"hidden_size", C}, {"intermediate_size", m.F}, {"num_hidden_layers", m.L},
-            {"num_attention_heads", m.NH}, {"num_key_value_heads", m.NKV}, {"head_dim", m.HS}, {"max_position_embeddings", m.T}, {"rope_theta", m.rope_theta}, {"hidden_act", "gelu_pytorch_tanh"},
-            {"norm_type", "layer_norm"}, {"norm_epsilon", 1e-5}, {"use_bias", true}, {"sliding_window", nullptr}, {"attention_dropout", 0.0}, {"residual_dropout", 0.0}, {"embedding_dropout", 0.0},
-            {"tie_word_embeddings", true}};
+    return {{"architectures", {"Starcoder2ForCausalLM"}}, {"model_type", "starcoder2"}, {"vocab_size", m.V},
+            {"hidden_size", C}, {"intermediate_size", m.F}, {"num_hidden_layers", m.L}, {"num_attention_heads", m.NH},
+            {"num_key_value_heads", m.NKV}, {"head_dim", m.HS}, {"max_position_embeddings", m.T},
+            {"rope_theta", m.rope_theta}, {"hidden_act", "gelu_pytorch_tanh"}, {"norm_type", "layer_norm"},
+            {"norm_epsilon", 1e-5}, {"use_bias", true}, {"sliding_window", nullptr}, {"attention_dropout", 0.0},
+            {"residual_dropout", 0.0}, {"embedding_dropout", 0.0}, {"tie_word_embeddings", true}};
 }
 
 json own_file(const Model& m, const OpenedRun& run, std::vector<TensorToWrite>& list) {
@@ -123,10 +134,15 @@ json own_file(const Model& m, const OpenedRun& run, std::vector<TensorToWrite>& 
     }
     const json options = json::parse(run.description_json).at("options");
     const TensorInfo* key = m.f.find("h.0.attn.k.weight");
-    return {{"architectures", {"QvcuForCausalLM"}}, {"model_type", "qvcu"}, {"auto_map", {{"AutoConfig", "modeling_qvcu.QvcuConfig"}, {"AutoModelForCausalLM", "modeling_qvcu.QvcuForCausalLM"}}},
-            {"attn", m.attn}, {"pos", m.pos}, {"vocab_size", m.V}, {"n_positions", m.T}, {"n_layer", m.L}, {"hidden_size", m.C}, {"n_head", m.NH}, {"n_kv_head", m.NKV}, {"head_dim", m.HS},
-            {"mlp_width", m.F}, {"rope_theta", m.rope_theta}, {"qv_rope", options.value("qv_rope", "key")}, {"qvka_dctx", rows_in(m.f, "h.0.attn.ctx.weight")},
-            {"qvka_tied", m.attn == "qv_ka" && key && key->shape.size() == 2}, {"mla_dc", rows_in(m.f, "h.0.attn.dkv.weight")}, {"mla_dr", rows_in(m.f, "h.0.attn.kr.weight")},
+    return {{"architectures", {"QvcuForCausalLM"}}, {"model_type", "qvcu"},
+            {"auto_map",
+             {{"AutoConfig", "modeling_qvcu.QvcuConfig"}, {"AutoModelForCausalLM", "modeling_qvcu.QvcuForCausalLM"}}},
+            {"attn", m.attn}, {"pos", m.pos}, {"vocab_size", m.V}, {"n_positions", m.T}, {"n_layer", m.L},
+            {"hidden_size", m.C}, {"n_head", m.NH}, {"n_kv_head", m.NKV}, {"head_dim", m.HS}, {"mlp_width", m.F},
+            {"rope_theta", m.rope_theta}, {"qv_rope", options.value("qv_rope", "key")},
+            {"qvka_dctx", rows_in(m.f, "h.0.attn.ctx.weight")},
+            {"qvka_tied", m.attn == "qv_ka" && key && key->shape.size() == 2},
+            {"mla_dc", rows_in(m.f, "h.0.attn.dkv.weight")}, {"mla_dr", rows_in(m.f, "h.0.attn.kr.weight")},
             {"mla_dcq", rows_in(m.f, "h.0.attn.dq.weight")}, {"use_cache", false}, {"tie_word_embeddings", false}};
 }
 
@@ -134,13 +150,18 @@ int export_run(int argc, char** argv) {
     std::string tokenizer;
     bool overwrite = false;
     std::vector<std::string> words;
-    std::vector<Argument> table = {{"tokenizer", "FILE", "where the run's tokenizer is now", &tokenizer}, {"overwrite", "", "replace DIR", &overwrite}};
-    if (!arguments_parse(table, "export RUN DIR [options]    a trained model as a folder that transformers opens", argc, argv, words)) return EXIT_DONE;
+    std::vector<Argument> table = {{"tokenizer", "FILE", "where the run's tokenizer is now", &tokenizer},
+                                   {"overwrite", "", "replace DIR", &overwrite}};
+    if (!arguments_parse(table, "export RUN DIR [options]    a trained model as a folder that transformers opens", argc,
+                         argv, words))
+        return EXIT_DONE;
     ensure_usage(words.size() == 2, "give a run's folder and the folder to write: export runs/NAME DIR");
     const OpenedRun run = open_run(words[0], tokenizer, Program{.variants = build_info().variants}, "export");
     const std::string dir = fs::path(words[1]).lexically_normal().string();
     const bool ours = file_exists(dir + "/config.json") && file_exists(dir + "/model.safetensors");
-    ensure_usage(!fs::exists(dir) || fs::is_empty(dir) || (overwrite && ours), fs::exists(dir) && ours ? "%s: exists; --overwrite replaces it" : "%s: exists and is not an exported model; choose another folder",
+    ensure_usage(!fs::exists(dir) || fs::is_empty(dir) || (overwrite && ours),
+                 fs::exists(dir) && ours ? "%s: exists; --overwrite replaces it"
+                                         : "%s: exists and is not an exported model; choose another folder",
                  printable(dir).c_str());
     const SafetensorsFile f = safetensors_open(run.checkpoint + "/model.safetensors");
     const Model m = describe(run, f);
@@ -173,8 +194,10 @@ int export_run(int argc, char** argv) {
         fs::remove_all(building);
         throw;
     }
-    write_out(format("%s: %s, %s, from step %lld of %s%s\n", dir.c_str(), config["architectures"][0].get<std::string>().c_str(), human_bytes(double(fs::file_size(dir + "/model.safetensors"))).c_str(),
-                     (long long)run.step, run.dir.c_str(), own ? "; open it with trust_remote_code=True" : ""));
+    write_out(format("%s: %s, %s, from step %lld of %s%s\n", dir.c_str(),
+                     config["architectures"][0].get<std::string>().c_str(),
+                     human_bytes(double(fs::file_size(dir + "/model.safetensors"))).c_str(), (long long)run.step,
+                     run.dir.c_str(), own ? "; open it with trust_remote_code=True" : ""));
     return EXIT_DONE;
 }
 }  // namespace

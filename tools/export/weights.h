@@ -12,7 +12,9 @@ using MakeFloats = std::function<Floats()>;
 
 inline float half_to_float(uint16_t bits) {
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const double magnitude = exponent == 0 ? std::ldexp(fraction, -24) : exponent == 31 ? (fraction ? NAN : INFINITY) : std::ldexp(1024 + fraction, exponent - 25);
+    const double magnitude = exponent == 0    ? std::ldexp(fraction, -24)
+                             : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                              : std::ldexp(1024 + fraction, exponent - 25);
     return float(bits >> 15 ? -magnitude : magnitude);
 }
 
@@ -74,7 +76,8 @@ inline TensorToWrite tensor_from(const std::string& name, const std::vector<int6
     auto values = std::make_shared<Floats>();
     return {name, "F32", shape, [=](uint64_t offset, size_t bytes, void* out) {
                 if (offset == 0) *values = make();
-                ensure(offset + bytes <= values->size() * sizeof(float), "tensor %s: %zu elements were made, more were expected", name.c_str(), values->size());
+                ensure(offset + bytes <= values->size() * sizeof(float),
+                       "tensor %s: %zu elements were made, more were expected", name.c_str(), values->size());
                 memcpy(out, reinterpret_cast<const char*>(values->data()) + offset, bytes);
                 if (offset + bytes == values->size() * sizeof(float)) Floats().swap(*values);
             }};

@@ -76,7 +76,8 @@ inline thread_local Block* block = nullptr;
     va_end(args);
     std::string message = "kernel: ";
     if (block && self && self != &block->launcher)
-        message += format("block (%u,%u,%u) thread (%u,%u,%u): ", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+        message += format("block (%u,%u,%u) thread (%u,%u,%u): ", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
+                          threadIdx.y, threadIdx.z);
     message += text;
     if (options().abort_on_error) { fprintf(stderr, "%s\n", message.c_str()); abort(); }
     throw Error(EXIT_FAILED, message);
@@ -188,9 +189,12 @@ EMU_NO_TSAN inline void barrier_sync(int id, int expected, const char* what, boo
     Fiber& f = *self;
     if (expected == 0) expected = b.threads;
     if (r.arrived == 0) r.expected = expected, r.at = at, r.any = 0, r.all = 1, r.count = 0;
-    if (r.expected != expected) kernel_error("barrier %d used with %d and with %d threads, at %s:%d", id, r.expected, expected, at.file, at.line);
+    if (r.expected != expected)
+        kernel_error("barrier %d used with %d and with %d threads, at %s:%d", id, r.expected, expected, at.file,
+                     at.line);
     if (id == 0 && r.at.line != at.line)
-        kernel_error("divergent barrier: this thread is in %s at %s:%d, others wait at %s:%d", what, at.file, at.line, r.at.file, r.at.line);
+        kernel_error("divergent barrier: this thread is in %s at %s:%d, others wait at %s:%d", what, at.file, at.line,
+                     r.at.file, r.at.line);
     r.any |= predicate;
     r.all &= predicate;
     r.count += predicate;
@@ -228,7 +232,9 @@ EMU_NO_TSAN inline void collective(uint32_t mask, const char* name, void* argume
     Warp& w = block->warps[f.id / 32];
     uint32_t bit = 1u << f.id % 32, needed = mask & w.existing;
     if (!(mask & bit)) kernel_error("%s at %s:%d: lane %d is not in its own mask %08x", name, at.file, at.line, f.id % 32, mask);
-    if (needed & w.exited) kernel_error("%s at %s:%d: lanes %08x of mask %08x have exited", name, at.file, at.line, needed & w.exited, mask);
+    if (needed & w.exited)
+        kernel_error("%s at %s:%d: lanes %08x of mask %08x have exited", name, at.file, at.line, needed & w.exited,
+                     mask);
     int i = 0;
     while (i < w.pending && !(w.collective[i].mask & mask)) i++;
     Collective& c = w.collective[i];
@@ -239,8 +245,8 @@ EMU_NO_TSAN inline void collective(uint32_t mask, const char* name, void* argume
         c.name = name;
         c.at = at;
     } else if (c.mask != mask || strcmp(c.name, name)) {
-        kernel_error("%s(mask %08x) at %s:%d, but lanes %08x wait in %s(mask %08x) at %s:%d", name, mask, at.file, at.line, c.arrived, c.name,
-                     c.mask, c.at.file, c.at.line);
+        kernel_error("%s(mask %08x) at %s:%d, but lanes %08x wait in %s(mask %08x) at %s:%d", name, mask, at.file,
+                     at.line, c.arrived, c.name, c.mask, c.at.file, c.at.line);
     }
     c.arrived |= bit;
     c.argument[f.id % 32] = argument;

@@ -3,9 +3,18 @@
 
 // ---- barriers
 inline void __syncthreads(EMU_HERE) { emu::barrier_sync(0, 0, "__syncthreads", false, at); }
-inline int __syncthreads_or(int p, EMU_HERE) { emu::barrier_sync(0, 0, "__syncthreads_or", p != 0, at); return emu::block->barriers[0].result_any; }
-inline int __syncthreads_and(int p, EMU_HERE) { emu::barrier_sync(0, 0, "__syncthreads_and", p != 0, at); return emu::block->barriers[0].result_all; }
-inline int __syncthreads_count(int p, EMU_HERE) { emu::barrier_sync(0, 0, "__syncthreads_count", p != 0, at); return emu::block->barriers[0].result_count; }
+inline int __syncthreads_or(int p, EMU_HERE) {
+    emu::barrier_sync(0, 0, "__syncthreads_or", p != 0, at);
+    return emu::block->barriers[0].result_any;
+}
+inline int __syncthreads_and(int p, EMU_HERE) {
+    emu::barrier_sync(0, 0, "__syncthreads_and", p != 0, at);
+    return emu::block->barriers[0].result_all;
+}
+inline int __syncthreads_count(int p, EMU_HERE) {
+    emu::barrier_sync(0, 0, "__syncthreads_count", p != 0, at);
+    return emu::block->barriers[0].result_count;
+}
 inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_HERE) { emu::collective(mask, "__syncwarp", nullptr, nullptr, true, at); }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 inline void __threadfence_block() { std::atomic_thread_fence(std::memory_order_seq_cst); }
@@ -29,13 +38,15 @@ EMU_NO_TSAN inline void shuffle_operation(void* const* argument, uint32_t lanes)
             case Shuffle::exclusive_or: from = (lane ^ a.by) > high ? lane : lane ^ a.by; break;
         }
         if (!(lanes >> from & 1))
-            kernel_error("%s at %s:%d: lane %d reads lane %d, which takes no part (lanes %08x)", a.name, a.at.file, a.at.line, lane, from, lanes);
+            kernel_error("%s at %s:%d: lane %d reads lane %d, which takes no part (lanes %08x)", a.name, a.at.file,
+                         a.at.line, lane, from, lanes);
         a.out = static_cast<ShuffleArgument*>(argument[from])->in;
     }
 }
 template <class T> EMU_NO_TSAN inline T shuffle(unsigned mask, T v, int by, int width, Shuffle kind, const char* name, Where at) {
     static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
-    if (width < 1 || width > 32 || (width & (width - 1))) kernel_error("%s at %s:%d: width %d is not a power of two up to 32", name, at.file, at.line, width);
+    if (width < 1 || width > 32 || (width & (width - 1)))
+        kernel_error("%s at %s:%d: width %d is not a power of two up to 32", name, at.file, at.line, width);
     ShuffleArgument a{0, 0, kind, by, width, name, at};
     memcpy(&a.in, &v, sizeof v);
     collective(mask, name, &a, shuffle_operation, false, at);
@@ -54,10 +65,22 @@ EMU_NO_TSAN inline unsigned vote(unsigned mask, bool p, const char* name, Where 
     return a.out;
 }
 }  // namespace emu
-template <class T> T __shfl_sync(unsigned mask, T v, int lane, int width = 32, EMU_HERE) { return emu::shuffle(mask, v, lane, width, emu::Shuffle::index, "__shfl_sync", at); }
-template <class T> T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, EMU_HERE) { return emu::shuffle(mask, v, int(by), width, emu::Shuffle::up, "__shfl_up_sync", at); }
-template <class T> T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, EMU_HERE) { return emu::shuffle(mask, v, int(by), width, emu::Shuffle::down, "__shfl_down_sync", at); }
-template <class T> T __shfl_xor_sync(unsigned mask, T v, int by, int width = 32, EMU_HERE) { return emu::shuffle(mask, v, by, width, emu::Shuffle::exclusive_or, "__shfl_xor_sync", at); }
+template <class T>
+T __shfl_sync(unsigned mask, T v, int lane, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, v, lane, width, emu::Shuffle::index, "__shfl_sync", at);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, v, int(by), width, emu::Shuffle::up, "__shfl_up_sync", at);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, v, int(by), width, emu::Shuffle::down, "__shfl_down_sync", at);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T v, int by, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, v, by, width, emu::Shuffle::exclusive_or, "__shfl_xor_sync", at);
+}
 inline unsigned __ballot_sync(unsigned mask, int p, EMU_HERE) { return emu::vote(mask, p != 0, "__ballot_sync", at); }
 inline int __any_sync(unsigned mask, int p, EMU_HERE) { return emu::vote(mask, p != 0, "__any_sync", at) != 0; }
 inline int __all_sync(unsigned mask, int p, EMU_HERE) { return emu::vote(mask, p == 0, "__all_sync", at) == 0; }
@@ -72,8 +95,14 @@ template <class T, class F> T read_modify_write(T* p, F f) {
 }
 }  // namespace emu
 template <class T> T atomicAdd(T* p, std::common_type_t<T> v) { return emu::read_modify_write(p, [=](T old) { return T(old + v); }); }
-template <class T> T atomicMax(T* p, std::common_type_t<T> v) { return emu::read_modify_write(p, [=](T old) { return old > v ? old : v; }); }
-template <class T> T atomicMin(T* p, std::common_type_t<T> v) { return emu::read_modify_write(p, [=](T old) { return old < v ? old : v; }); }
+template <class T>
+T atomicMax(T* p, std::common_type_t<T> v) {
+    return emu::read_modify_write(p, [=](T old) { return old > v ? old : v; });
+}
+template <class T>
+T atomicMin(T* p, std::common_type_t<T> v) {
+    return emu::read_modify_write(p, [=](T old) { return old < v ? old : v; });
+}
 template <class T> T atomicExch(T* p, std::common_type_t<T> v) { return emu::read_modify_write(p, [=](T) { return v; }); }
 
 // ---- loads and stores with cache hints

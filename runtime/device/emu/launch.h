@@ -15,7 +15,8 @@ inline SharedRange shared_range() {
         dl_iterate_phdr([](dl_phdr_info* info, size_t, void* out) {
             for (int k = 0; k < info->dlpi_phnum; k++) {
                 const char* image = reinterpret_cast<const char*>(info->dlpi_addr + info->dlpi_phdr[k].p_vaddr);
-                if (info->dlpi_phdr[k].p_type != PT_TLS || __start_emu_shared < image || __start_emu_shared >= image + info->dlpi_phdr[k].p_memsz)
+                if (info->dlpi_phdr[k].p_type != PT_TLS || __start_emu_shared < image ||
+                    __start_emu_shared >= image + info->dlpi_phdr[k].p_memsz)
                     continue;
                 *static_cast<SharedRange*>(out) = {static_cast<char*>(info->dlpi_tls_data) + (__start_emu_shared - image),
                                                    size_t(__stop_emu_shared - __start_emu_shared)};
@@ -152,8 +153,10 @@ EMU_NO_TSAN inline void run_block(Block& b, dim3 grid, dim3 threads, uint64_t in
 #ifndef EMU_ASAN
     for (size_t i = 0; i < GUARD_ZONE && !b.error; i++)
         if (b.smem[b.smem_bytes + i] != 0xA5)
-            b.error = std::make_exception_ptr(Error(EXIT_FAILED, format("kernel: block (%u,%u,%u) wrote beyond its %zu bytes of dynamic shared memory, at +%zu",
-                                                                        blockIdx.x, blockIdx.y, blockIdx.z, b.smem_bytes, i)));
+            b.error = std::make_exception_ptr(
+                Error(EXIT_FAILED,
+                      format("kernel: block (%u,%u,%u) wrote beyond its %zu bytes of dynamic shared memory, at +%zu",
+                             blockIdx.x, blockIdx.y, blockIdx.z, b.smem_bytes, i)));
 #endif
 }
 
@@ -161,9 +164,10 @@ EMU_NO_TSAN inline void run_block(Block& b, dim3 grid, dim3 threads, uint64_t in
 inline void check_launch(dim3 grid, dim3 threads, size_t smem_bytes, Where at) {
     uint64_t n = uint64_t(threads.x) * threads.y * threads.z;
     if (block) kernel_error("launch from inside a kernel, at %s:%d", at.file, at.line);
-    if (n == 0 || n > 1024 || threads.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || smem_bytes > 227 * 1024)
-        kernel_error("invalid launch at %s:%d: grid %ux%ux%u, block %ux%ux%u, %zu bytes of shared memory", at.file, at.line, grid.x, grid.y, grid.z,
-                     threads.x, threads.y, threads.z, smem_bytes);
+    if (n == 0 || n > 1024 || threads.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
+        grid.y > 65535 || grid.z > 65535 || smem_bytes > 227 * 1024)
+        kernel_error("invalid launch at %s:%d: grid %ux%ux%u, block %ux%ux%u, %zu bytes of shared memory", at.file,
+                     at.line, grid.x, grid.y, grid.z, threads.x, threads.y, threads.z, smem_bytes);
 }
 
 inline void run_grid(dim3 grid, dim3 threads, size_t smem_bytes, void (*kernel)(void*), void* arguments) {

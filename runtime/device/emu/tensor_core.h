@@ -26,7 +26,8 @@ template <bool TRANSPOSED> EMU_NO_TSAN void ldmatrix_operation(void* const* argu
     }
 }
 template <bool TRANSPOSED> void ldmatrix(uint32_t (&r)[4], const void* row, const char* name, Where at) {
-    if (reinterpret_cast<uintptr_t>(row) & 15) kernel_error("%s at %s:%d: the row's address is not 16-byte aligned", name, at.file, at.line);
+    if (reinterpret_cast<uintptr_t>(row) & 15)
+        kernel_error("%s at %s:%d: the row's address is not 16-byte aligned", name, at.file, at.line);
     // Read by the lane that names the row, so that ASan and TSan blame it.
     LdmatrixArgument a{*static_cast<const Vector16*>(row), r, reinterpret_cast<uintptr_t>(row)};
     collective(0xffffffffu, name, &a, ldmatrix_operation<TRANSPOSED>, false, at);
