@@ -10,7 +10,8 @@ CONTROLS  ?= qk one
 # these says so in its name: NORM=rmsnorm MLP=swiglu makes build/train-qv-rmsnorm-swiglu, and that name alone does, too.
 NORM      ?= layernorm
 MLP       ?= gelu
-# Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn (slow); cuda, NVIDIA GPUs (needs nvcc).
+# Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn
+# (slow); cuda, NVIDIA GPUs (needs nvcc).
 BACKEND   ?= cpu
 # Storage of weights and activations: fp32; bf16, what tensor cores and AVX512_BF16 are for; fp64 (cpu) for gradient checks.
 PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
@@ -23,7 +24,8 @@ MARCH     ?= native
 # A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
 DEPS      ?=
 CXX       ?= g++
-# A build that watches itself, for tests. address: AddressSanitizer and UndefinedBehaviorSanitizer; thread: ThreadSanitizer, for BACKEND=emu.
+# A build that watches itself, for tests. address: AddressSanitizer and UndefinedBehaviorSanitizer; thread:
+# ThreadSanitizer, for BACKEND=emu.
 SANITIZE  ?=
 # Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC: whose MPI.
 COMM      ?= auto
@@ -34,7 +36,8 @@ CUDA_ARCH ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>
 ifeq ($(BACKEND),cuda)
 CUDA_ARCH := $(CUDA_ARCH)
 ifeq ($(shell command -v $(NVCC)),)
-$(error BACKEND=cuda needs nvcc, which is not here: install the CUDA toolkit, give NVCC=path/to/nvcc, or build for the processor with BACKEND=cpu)
+$(error BACKEND=cuda needs nvcc, which is not here: install the CUDA toolkit, give NVCC=path/to/nvcc, \
+    or build for the processor with BACKEND=cpu)
 endif
 endif
 
@@ -43,7 +46,8 @@ NAMES     := $(foreach v,$(VARIANTS),$(firstword $(subst :, ,$(v))))
 # A mistyped name is told before anything is compiled.
 UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(NAMES),$(if $(wildcard attention/$(firstword $(subst -, ,$(v))).h),,$(v))))
 ifneq ($(UNKNOWN),)
-$(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
+$(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: \
+    $(shell sed -n 's/^VARIANTS *?= *//p' $(firstword $(MAKEFILE_LIST))))
 endif
 ifneq ($(filter-out panels naive,$(SDPA))$(if $(filter naive,$(SDPA)),$(filter-out cpu,$(BACKEND))),)
 $(error SDPA=$(SDPA) with BACKEND=$(BACKEND): it is panels or, with BACKEND=cpu, naive)
@@ -70,14 +74,18 @@ BLAS_LIB_openblas    := -lopenblas
 # A program is linked: a cblas.h alone may be the reference library's.
 BLAS_HEADER_onednn   := dnnl.h
 BLAS_HEADER_openblas := cblas.h
-has_blas = $(shell printf '$(HASH)include <$(BLAS_HEADER_$(1))>\nint main() {}\n' | $(CXX) $(DEPFLAGS) -x c++ - $(DEPLIBS) $(BLAS_LIB_$(1)) -o /dev/null >/dev/null 2>&1 && echo yes)
+has_blas = $(shell printf '$(HASH)include <$(BLAS_HEADER_$(1))>\nint main() {}\n' | \
+    $(CXX) $(DEPFLAGS) -x c++ - $(DEPLIBS) $(BLAS_LIB_$(1)) -o /dev/null >/dev/null 2>&1 && echo yes)
 ifneq ($(BACKEND),cpu)
 override BLAS := none
 endif
 ifeq ($(BLAS),auto)
 override BLAS := $(if $(call has_blas,onednn),onednn,$(if $(call has_blas,openblas),openblas,none))
 else ifneq ($(filter build/% %-binaries,$(MAKECMDGOALS)),)
-$(if $(filter-out none,$(BLAS)),$(if $(call has_blas,$(BLAS)),,$(error BLAS=$(BLAS): $(if $(BLAS_LIB_$(BLAS)),no program can be linked with $(BLAS_LIB_$(BLAS)); apt-get install $(if $(filter onednn,$(BLAS)),libdnnl-dev,libopenblas-dev)$(comma) or build with BLAS=auto,choose auto$(comma) onednn$(comma) openblas or none))))
+BLAS_ADVICE := $(if $(BLAS_LIB_$(BLAS)),no program can be linked with $(BLAS_LIB_$(BLAS)); apt-get install \
+    $(if $(filter onednn,$(BLAS)),libdnnl-dev,libopenblas-dev)$(comma) or build with BLAS=auto,choose auto$(comma) \
+    onednn$(comma) openblas or none)
+$(if $(filter-out none,$(BLAS)),$(if $(call has_blas,$(BLAS)),,$(error BLAS=$(BLAS): $(BLAS_ADVICE))))
 endif
 
 # -fno-math-errno       sqrt and log need not set errno: lets loops with them vectorise; values unchanged
@@ -95,16 +103,22 @@ endif
 CPPFLAGS  := -I. $(DEPFLAGS) -DPRECISION_$(PRECISION) $(BLAS_DEFINE_$(BLAS)) -MMD -MP
 LDLIBS    := $(DEPLIBS) $(BLAS_LIB_$(BLAS)) -lxxhash $(EXTRA_LDFLAGS)
 
-# Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1. -Xcompiler -fopenmp: --threads is set there.
+# Kernels: by g++ with -DBACKEND_EMU, or by nvcc. -Xptxas -v prints registers and spills with V=1. -Xcompiler
+# -fopenmp: --threads is set there.
 # -Wno-restrict: g++ 12's warning about std::string is mistaken (clang does not know it). #pragma unroll is nvcc's.
 ifeq ($(BACKEND),emu)
 CPPFLAGS  += -DBACKEND_EMU
 CXXFLAGS  += -Wno-unknown-pragmas -Wno-unknown-warning-option -Wno-restrict
 endif
 KERNEL_emu  = $(CXX) $(CPPFLAGS) $(CXXFLAGS) $(if $(SANITIZE),,-O2) -x c++
-GENCODE     = $(if $(CUDA_ARCH),-gencode arch=compute_$(CUDA_ARCH)$(comma)code=sm_$(CUDA_ARCH),$(foreach a,80 90 120,-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_90$(comma)code=compute_90)
-# -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it). Warnings are errors, in attention spills too.
-KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra,-fopenmp $(if $(V),-Xptxas -v) -MMD -MP
+code_for    = -gencode arch=compute_$(1)$(comma)code=sm_$(1)
+GENCODE     = $(if $(CUDA_ARCH),$(call code_for,$(CUDA_ARCH)),$(foreach a,80 90 120,$(call code_for,$(a))) \
+    -gencode arch=compute_90$(comma)code=compute_90)
+# -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it).
+# Warnings are errors; in attention, spills too.
+KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) \
+    -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra,-fopenmp \
+    $(if $(V),-Xptxas -v) -MMD -MP
 # The toolkit's libraries are found at run time without LD_LIBRARY_PATH.
 CUDA_LIB     = $(abspath $(dir $(shell command -v $(NVCC) 2>/dev/null))../lib64)
 LDLIBS_cuda  = -L$(CUDA_LIB) -Wl,-rpath,$(CUDA_LIB) -lcudart -lcublasLt
@@ -117,7 +131,9 @@ CUDA_HOME := $(patsubst %/bin/,%,$(dir $(NVCC)))
 NCCL_FOUND = $(or $(wildcard $(CUDA_HOME)/include/nccl.h),$(call has_header,nccl.h))
 ifeq ($(COMM),auto)
 override COMM := $(if $(MPI_FLAGS),$(if $(filter cuda,$(BACKEND)),$(if $(NCCL_FOUND),nccl,none),mpi),none)
-COMM_NOTE := $(if $(filter none,$(COMM)),$(if $(MPI_FLAGS),no NCCL found: single-process binary; apt-get install libnccl-dev,no MPI found: single-process binary; apt-get install libopenmpi-dev openmpi-bin))
+COMM_WANT := $(if $(MPI_FLAGS),NCCL,MPI)
+COMM_PACKAGES := $(if $(MPI_FLAGS),libnccl-dev,libopenmpi-dev openmpi-bin)
+COMM_NOTE := $(if $(filter none,$(COMM)),no $(COMM_WANT) found: single-process binary; apt-get install $(COMM_PACKAGES))
 endif
 COMM_SOURCES_none := single
 COMM_SOURCES_mpi  := mpi wait collectives_mpi
@@ -131,7 +147,9 @@ LDLIBS    += $(COMM_LIBS_$(COMM))
 
 # ------------------------------------------------------------------------------------------------ files
 SDPA_NOTE := $(if $(filter naive,$(SDPA)),-naive)
-CONFIG    := $(BACKEND)-$(PRECISION)$(if $(filter cpu,$(BACKEND)),-$(BLAS))$(SDPA_NOTE)$(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))-$(MARCH)$(addprefix -,$(SANITIZE))
+BLAS_NOTE := $(if $(filter cpu,$(BACKEND)),-$(BLAS))
+ARCH_NOTE := $(if $(filter cuda,$(BACKEND)),-sm$(or $(CUDA_ARCH),_all))
+CONFIG    := $(BACKEND)-$(PRECISION)$(BLAS_NOTE)$(SDPA_NOTE)$(ARCH_NOTE)-$(MARCH)$(addprefix -,$(SANITIZE))
 OBJ       := build/obj/$(CONFIG)
 # x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
 LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa$(subst -,_,$(SDPA_NOTE)).cpp attention/sdpa_decode.cpp runtime/device/backend_cpu.cpp
@@ -157,14 +175,18 @@ SUFFIX    := $(if $(filter-out cpu-fp32,$(BACKEND)-$(PRECISION)),-$(BACKEND)-$(P
 # Rebuilt when the commit or the flags change, so that config.json tells the truth.
 COMMIT    := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 EXISTING  := $(shell grep -l '^inline void attention_defaults' attention/*.h | sed 's|attention/||; s|\.h||')
-INFO      := \#define BUILD_COMMIT "$(COMMIT)"\n\#define BUILD_FLAGS "$(BACKEND) $(PRECISION) $(BLAS)$(SDPA_NOTE) -march=$(MARCH)"\n\#define BUILD_VARIANTS "$(EXISTING)"\n// linked with $(COMM_OBJ)
-$(shell mkdir -p $(OBJ) && printf '$(INFO)\n' > $(OBJ)/build_info.tmp && { cmp -s $(OBJ)/build_info.tmp $(OBJ)/build_info.inc || cp $(OBJ)/build_info.tmp $(OBJ)/build_info.inc; })
+FLAGS     := $(BACKEND) $(PRECISION) $(BLAS)$(SDPA_NOTE) -march=$(MARCH)
+INFO      := '\#define BUILD_COMMIT "$(COMMIT)"' '\#define BUILD_FLAGS "$(FLAGS)"' \
+    '\#define BUILD_VARIANTS "$(EXISTING)"' '// linked with $(COMM_OBJ)'
+$(shell mkdir -p $(OBJ) && printf '%s\n' $(INFO) > $(OBJ)/build_info.tmp && \
+    { cmp -s $(OBJ)/build_info.tmp $(OBJ)/build_info.inc || cp $(OBJ)/build_info.tmp $(OBJ)/build_info.inc; })
 
 # None of make's own rules: they would try to link the .d files.
 MAKEFLAGS += --no-builtin-rules
 # `make` alone explains itself; `make BACKEND=cuda ATTN=qv` builds that trainer.
 .DEFAULT_GOAL := $(if $(filter command,$(origin ATTN) $(origin NORM) $(origin MLP) $(origin BACKEND)),train,help)
-.PHONY: help train train-all tokenizer report generate evaluate exchange compare data test bench clean setup-build setup-data setup-test setup-compare
+.PHONY: help train train-all tokenizer report generate evaluate exchange compare data test bench clean
+.PHONY: setup-build setup-data setup-test setup-compare
 .SECONDARY:
 JOBS      := $(shell nproc 2>/dev/null || echo 2)
 # One short line for each file; `make V=1` shows the whole commands.
@@ -177,18 +199,25 @@ define compile_variant
 $(call say,compile $< ($*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(call choices,$*) -x c++ -c $< -o $@
 endef
 # The choices that a name like qv-rmsnorm-swiglu makes, for the compiler; of this make's NORM and MLP, for a name.
-choices    = $(if $(filter-out $(NORMS) $(MLPS),$(wordlist 2,9,$(subst -, ,$(1)))),$(error $(1): choose among the norms $(NORMS) and the MLPs $(MLPS)),)-DATTN=$(firstword $(subst -, ,$(1))) -DNORM=$(or $(filter $(NORMS),$(subst -, ,$(1))),layernorm) -DMLP=$(or $(filter $(MLPS),$(subst -, ,$(1))),gelu)
+words_of   = $(subst -, ,$(1))
+unknown_of = $(filter-out $(NORMS) $(MLPS),$(wordlist 2,9,$(words_of)))
+choices    = $(if $(unknown_of),$(error $(1): choose among the norms $(NORMS) and the MLPs $(MLPS)),) \
+    -DATTN=$(firstword $(words_of)) -DNORM=$(or $(filter $(NORMS),$(words_of)),layernorm) \
+    -DMLP=$(or $(filter $(MLPS),$(words_of)),gelu)
 PARTS     := $(addprefix -,$(filter-out layernorm,$(NORM)))$(addprefix -,$(filter-out gelu,$(MLP)))
 
 help:
 	@sed 's/^\t//' scripts/help.txt
 
 # ------------------------------------------------------------------------------------------------ building
-# Set-up runs first and a second make then looks at what is installed. Two of them in one tree take turns, where there is flock (util-linux).
-in_turn    = mkdir -p build && exec 9>build/.lock && if command -v flock >/dev/null; then flock -n 9 || { echo "another make builds here: waiting for it" >&2; flock 9; }; fi &&
+# Set-up runs first and a second make then looks at what is installed. Two of them in one tree take turns,
+# where there is flock (util-linux).
+in_turn    = mkdir -p build && exec 9>build/.lock && if command -v flock >/dev/null; then \
+    flock -n 9 || { echo "another make builds here: waiting for it" >&2; flock 9; }; fi &&
 train: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/train-$(ATTN)$(PARTS)$(SUFFIX)
-	@echo "built build/train-$(ATTN)$(PARTS)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))   try: build/train-$(ATTN)$(PARTS)$(SUFFIX) --help"
+	@echo "built build/train-$(ATTN)$(PARTS)$(SUFFIX)   (backend $(BACKEND), $(PRECISION), -march=$(MARCH))  " \
+	    "try: build/train-$(ATTN)$(PARTS)$(SUFFIX) --help"
 	@$(if $(COMM_NOTE),echo "$(COMM_NOTE)",:)
 train-all: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%$(PARTS)$(SUFFIX),$(sort $(NAMES)))
@@ -220,8 +249,10 @@ $(OBJ)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@
 
-# -O1: what only calls what computes, which has objects of its own: with -O3 it takes half as long again to compile and is no faster (docs/LOG.md).
-$(OBJ)/train-%.o $(OBJ)/tools/%.o $(patsubst %,$(HOST)/%.o,runtime/run/options runtime/run/rundir runtime/run/inspect tokenizer/command): CXXFLAGS += -O1
+# -O1: these only call what computes, which has objects of its own. With -O3 they take half as long again to
+# compile and are no faster (docs/LOG.md).
+CALLERS    = runtime/run/options runtime/run/rundir runtime/run/inspect tokenizer/command
+$(OBJ)/train-%.o $(OBJ)/tools/%.o $(patsubst %,$(HOST)/%.o,$(CALLERS)): CXXFLAGS += -O1
 $(OBJ)/train-%.o: train.cu
 	$(compile_variant)
 build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
@@ -282,7 +313,8 @@ compare: setup-compare
 # Probes of recall, copying, induction; verdicts on the claims; the whole study, overnight. Each continues when repeated.
 .PHONY: recall claims study study-binaries
 study-binaries: setup-compare
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(sort $(NAMES) $(CONTROLS))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(sort $(NAMES) $(CONTROLS))) \
+	    build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims
 recall claims study: study-binaries
 	@scripts/$@.sh
 data: setup-data

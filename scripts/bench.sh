@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Speed, side by side in one run: the whole training step in fp32 and bf16, the same matrix products alone (the limit), and PyTorch's step at its
-# best setting of fp32 and bf16.
+# Speed, side by side in one run: the whole training step in fp32 and bf16, the same matrix products alone
+# (the limit), and PyTorch's step at its best setting of fp32 and bf16.
 # Called by `make bench`. Everything else on the machine should be quiet: the last column of the peer's line tells.
 #   ROUNDS=3 how often the sides take turns   SECONDS_EACH=8 per measurement   THREADS=2   PYTHON=python3 one that can import torch
 set -euo pipefail
@@ -37,23 +37,30 @@ bench_shape() {      # name, layers width heads context vocab batch
             grep '^summary' "$results/out" >>"$results/step$suffix"
         done
         if [[ -n ${PYTHON:-} ]]; then
-            line=$("$PYTHON" test/bench/peer_torch.py --layers "$1" --width "$2" --heads "$3" --context "$4" --vocab "$5" --batch "$6" --threads "$THREADS" --seconds "$SECONDS_EACH" | tail -1)
+            line=$("$PYTHON" test/bench/peer_torch.py --layers "$1" --width "$2" --heads "$3" --context "$4" \
+                --vocab "$5" --batch "$6" --threads "$THREADS" --seconds "$SECONDS_EACH" | tail -1)
             echo "$line"
             echo "$line" >>"$results/peer"
         fi
     done
-    awk -v n="$name" -v fp32="$(field tokens_per_s <"$results/step" | median)" -v bf16="$(field tokens_per_s <"$results/step-cpu-bf16" | median)" \
+    awk -v n="$name" -v fp32="$(field tokens_per_s <"$results/step" | median)" \
+        -v bf16="$(field tokens_per_s <"$results/step-cpu-bf16" | median)" \
         -v products="$(field percent_of_products <"$results/step" | median)" -v peer="$(field tokens_per_s <"$results/peer" | median)" \
-        -v setting="$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' "$results/peer" | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }')" 'BEGIN {
+        -v setting="$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' "$results/peer" | sort | uniq -c | sort -rn |
+        awk 'NR == 1 { print $2 }')" 'BEGIN {
             ratio32 = peer ? sprintf("%.2f", fp32 / peer) : "-"; ratio16 = peer ? sprintf("%.2f", bf16 / peer) : "-"
-            printf "| %s | %.0f | %.0f | %.2f | %s | %s | %s | %s | %.0f%% |\n", n, fp32, bf16, bf16 / fp32, peer ? sprintf("%.0f", peer) : "-", peer ? setting : "-", ratio32, ratio16, products }' >>"$results/table"
+            printf "| %s | %.0f | %.0f | %.2f | %s | %s | %s | %s | %.0f%% |\n", n, fp32, bf16, bf16 / fp32, peer ? \
+                sprintf("%.0f", peer) : "-", peer ? setting : "-", ratio32, ratio16, products }' >>"$results/table"
 }
 bench_shape "L4 C128 NH4 T128 V256 B16" 4 128 4 128 256 16
 bench_shape "L6 C384 NH6 T256 V4096 B8" 6 384 6 256 4096 8
 bench_shape "GPT-2 124M: L12 C768 NH12 T64 V50257 B4" 12 768 12 64 50257 4
 
 echo
-echo "medians of $ROUNDS rounds, $THREADS threads; PyTorch: its fastest setting; limit: the step's matrix products alone in fp32, with the best library here"
-echo "| shape | fp32, tokens/s | bf16 | bf16 / fp32 | PyTorch | its setting | fp32 / PyTorch | bf16 / PyTorch | fp32, of the products alone |"
+echo "medians of $ROUNDS rounds, $THREADS threads; PyTorch: its fastest setting;"
+echo "limit: the step's matrix products alone in fp32, with the best library here"
+echo
+echo "| shape | fp32, tokens/s | bf16 | bf16 / fp32 | PyTorch | its setting | fp32 / PyTorch | bf16 / PyTorch |" \
+    "fp32, of the products alone |"
 echo "|---|---|---|---|---|---|---|---|---|"
 cat "$results/table"

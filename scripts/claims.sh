@@ -15,7 +15,8 @@ compare() {      # NAME POS rows...
     local name=$1 pos=$2 status=0
     shift 2
     say "$name: $*"
-    nice -n "${NICE:-0}" env NAME="$name" POS="$pos" VARIANTS="$*" SEEDS="$SEEDS" MATCH=layout BASELINE=qkv RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
+    nice -n "${NICE:-0}" env NAME="$name" POS="$pos" VARIANTS="$*" SEEDS="$SEEDS" MATCH=layout BASELINE=qkv \
+        RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
     ((status == 0)) || exit $status
 }
 wants rope && compare claims rope qkv qv qv:key gqa qv_ka qv_ka:dctx=0 qv_ka:dctx=32 qv_ka:dctx=128 qv_ka:tied qk one

@@ -17,7 +17,11 @@ manifest=$TO/manifest.txt
 newest_glibc=0
 
 # The file that #include <$1> takes, from the preprocessor's line markers. Options after it.
-header_file() { local h=$1; shift; "$CXX" -E "$@" -x c++ - <<<"#include <$h>" 2>/dev/null | sed -n "s|^# 1 \"\(.*/$h\)\".*|\1|p" | head -n 1; }
+header_file() {
+    local h=$1
+    shift
+    "$CXX" -E "$@" -x c++ - <<<"#include <$h>" 2>/dev/null | sed -n "s|^# 1 \"\(.*/$h\)\".*|\1|p" | head -n 1
+}
 licence_of() {       # a file of a Debian package
     local package
     package=$(dpkg -S "$1" 2>/dev/null | head -n 1 | cut -d: -f1) || return 0
@@ -88,10 +92,14 @@ if [[ ${MPI:-} == 1 ]]; then
     mpi=$taken
     # What libmpi needs itself, without glibc's and g++'s own libraries, which every machine that compiles has.
     while read -r dependency; do
-        case ${dependency##*/} in libc.so* | libm.so* | libdl.so* | librt.so* | libpthread.so* | libgcc_s.so* | libstdc++.so* | ld-linux* | libutil.so*) continue ;; esac
+        case ${dependency##*/} in
+            libc.so* | libm.so* | libdl.so* | librt.so* | libpthread.so* | libutil.so* | ld-linux*) continue ;;
+            libgcc_s.so* | libstdc++.so*) continue ;;
+        esac
         take_library "$dependency"
     done < <(ldd "$library" | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p')
 fi
 
-printf '%s: %s, %d libraries; they need glibc %s or later\n' "$TO" "$(du -sh "$TO" | cut -f1)" "$(grep -c '^lib/' "$manifest")" "$newest_glibc"
+printf '%s: %s, %d libraries; they need glibc %s or later\n' \
+    "$TO" "$(du -sh "$TO" | cut -f1)" "$(grep -c '^lib/' "$manifest")" "$newest_glibc"
 [[ ${MPI:-} != 1 ]] || printf 'MPI: %s; mpirun on the other machine must be of the same MPI\n' "$mpi"

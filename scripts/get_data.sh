@@ -24,7 +24,8 @@ TRAIN_LIMIT=100000000          # bytes of text that the tokenizer learns from, a
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "get_data.sh: $*"; exit 1; }
-usage() { say "get_data.sh: $*"; say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]"; exit 2; }
+usage() { say "get_data.sh: $*";
+say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]"; exit 2; }
 sha256() { sha256sum "$@" | cut -d' ' -f1; }
 
 out="" vocab="" sources=(auto) shards=""
@@ -48,7 +49,8 @@ if [[ ${sources[0]-} == fineweb ]]; then
 fi
 [[ -z $shards ]] || usage "--shards goes with --source fineweb"
 vocab=${vocab:-1024}
-[[ $vocab =~ ^[1-9][0-9]{2,6}$ ]] && ((vocab >= 257)) || usage "--vocab $vocab: give a number from 257 (256 single bytes and <|endoftext|>) up, such as 1024"
+[[ $vocab =~ ^[1-9][0-9]{2,6}$ ]] && ((vocab >= 257)) ||
+    usage "--vocab $vocab: give a number from 257 (256 single bytes and <|endoftext|>) up, such as 1024"
 ((${#sources[@]})) || usage "--source needs a name or files"
 
 [[ -z $out ]] || out=$(from_caller "$out")
@@ -100,11 +102,13 @@ print_kjv() {
 # Ready: its stamp was written last, for this source and vocabulary, and the shards are there.
 stamp_value() { [[ -f $1/source.txt ]] && sed -n "s/^$2: //p" "$1/source.txt"; }
 is_ready() {    # folder source
-    [[ $(stamp_value "$1" source) == "$2" && $(stamp_value "$1" vocabulary) == "$vocab" && $(stamp_value "$1" validation) == "$SPLIT" && -s $1/tokenizer.json ]] &&
+    [[ $(stamp_value "$1" source) == "$2" && $(stamp_value "$1" vocabulary) == "$vocab" &&
+        $(stamp_value "$1" validation) == "$SPLIT" && -s $1/tokenizer.json ]] &&
         compgen -G "$1/train*.bin" >/dev/null && compgen -G "$1/val*.bin" >/dev/null
 }
 finish() { printf '%s\n' "$1"; exit 0; }
-folder_of() { printf '%s' "${out:-$DATA_ROOT/$1$( ((vocab == 1024)) || printf -- '-%s' "$vocab")}"; }      # so that no run's data is remade under it
+# so that no run's data is remade under it
+folder_of() { printf '%s' "${out:-$DATA_ROOT/$1$( ((vocab == 1024)) || printf -- '-%s' "$vocab")}"; }
 
 # One at a time in one tree: whoever waited finds all that is common ready. Without flock (util-linux) each makes its own.
 mkdir -p "$DATA_ROOT" || die "$DATA_ROOT: cannot be made"
@@ -177,7 +181,9 @@ say "$name: $bytes bytes, of which $val_bytes for validation; training a tokeniz
 "$TOKENIZER" train --vocab-size "$vocab" --out "$out/tokenizer.json" --overwrite "$part/learn.txt" >&2
 # As one text, training documents first: its tail, to the byte, is the validation split.
 fraction=$(awk -v val="$val_bytes" -v train="$(wc -c <"$part/train.txt")" 'BEGIN { printf "%.12f", (val + 0.5) / (val + train) }')
-"$TOKENIZER" encode --tokenizer "$out/tokenizer.json" --out "$out" --split tail --val-fraction "$fraction" --overwrite "$part/train.txt" "$part/val.txt" >&2
-printf 'source: %s\nvocabulary: %s\nvalidation: %s\nsha256: %s\nbytes: %s\nfiles: %s\n' "$name" "$vocab" "$SPLIT" "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.tmp"
+"$TOKENIZER" encode --tokenizer "$out/tokenizer.json" --out "$out" --split tail --val-fraction "$fraction" \
+    --overwrite "$part/train.txt" "$part/val.txt" >&2
+printf 'source: %s\nvocabulary: %s\nvalidation: %s\nsha256: %s\nbytes: %s\nfiles: %s\n' "$name" "$vocab" "$SPLIT" \
+    "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.tmp"
 mv "$out/source.txt.tmp" "$out/source.txt"
 finish "$out"

@@ -2,8 +2,9 @@
 # What perplexity hides: associative recall, copying, induction (tools/probe_data.cpp says how they are made), as accuracies.
 # Called by `make recall`; it continues when repeated. Results: RUNS_DIR/probes.md, one comparison for each task, width, heads, rate.
 #   default   recall of 4 pairs in 64 tokens (vocabulary 512), copy, induction; width 64, heads 1 and 4, rate 3e-3, one seed: minutes
-#   FULL=1    Zoology's grid [arXiv:2312.04927]: vocabulary 8192, (64, 4) (128, 8) (256, 16), widths 64 128 256, heads 1 2 4, rates 1e-3 3e-3
-#             1e-2, three seeds: 81 comparisons of 6 rows, about 40 times as long and more for each; on 2 cores days, on a GPU hours
+#   FULL=1    Zoology's grid [arXiv:2312.04927]: vocabulary 8192, (64, 4) (128, 8) (256, 16), widths 64 128 256,
+#             heads 1 2 4, rates 1e-3 3e-3 1e-2, three seeds: 81 comparisons of 6 rows, each about 40 times as
+#             long or more; days on 2 cores, hours on a GPU
 #   TASKS WIDTHS HEADS_LIST RATES SEEDS STEPS VARIANTS RUNS_DIR BUILD NICE=15   change one of these
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,20 +23,25 @@ for program in probe-data probe-table compare report; do
     [[ -x $BUILD/$program ]] || { say "$BUILD/$program is missing: \`make recall\` builds it"; exit 1; }
 done
 total=0 number=0
-for task in $TASKS; do for width in $WIDTHS; do for heads in $HEADS_LIST; do for rate in $RATES; do total=$((total + 1)); done; done; done; done
+for task in $TASKS; do for width in $WIDTHS; do for heads in $HEADS_LIST; do for rate in $RATES; do
+    total=$((total + 1)); done; done; done; done
 say "$total comparisons of $(wc -w <<<"$VARIANTS") rows, $SEEDS seeds, $STEPS steps each"
 for task in $TASKS; do
     IFS=- read -r kind context pairs <<<"$task"
-    [[ $kind =~ ^(recall|copy|induction)$ && $context =~ ^[0-9]+$ && ${pairs:-1} =~ ^[0-9]+$ ]] || { say "TASKS: $task: recall-CONTEXT-PAIRS, copy-CONTEXT or induction-CONTEXT"; exit 2; }
+    [[ $kind =~ ^(recall|copy|induction)$ && $context =~ ^[0-9]+$ && ${pairs:-1} =~ ^[0-9]+$ ]] || {
+        say "TASKS: $task: recall-CONTEXT-PAIRS, copy-CONTEXT or induction-CONTEXT"; exit 2; }
     data=data/probe-$task-$vocab
-    [[ -s $data/source.txt ]] || "$BUILD/probe-data" "$kind" --out "$data" --context "$context" --pairs "${pairs:-1}" --vocab "$vocab" --train "$sequences" --val 1000 >&2
+    [[ -s $data/source.txt ]] || "$BUILD/probe-data" "$kind" --out "$data" --context "$context" \
+        --pairs "${pairs:-1}" --vocab "$vocab" --train "$sequences" --val 1000 >&2
     for width in $WIDTHS; do for heads in $HEADS_LIST; do for rate in $RATES; do
         number=$((number + 1))
         say "[$number/$total] $task, width $width, heads $heads, lr $rate"
         status=0
         # 64 sequences a step; two layers, as associative recall needs
-        nice -n "${NICE:-0}" env NAME="$task-w$width-h$heads-lr$rate" REPORT=0 DATA="$data" LAYERS=2 WIDTH="$width" HEADS="$heads" CONTEXT="$context" BATCH_TOKENS=$((64 * context)) \
-            STEPS="$STEPS" LR="$rate" WARMUP=$((STEPS / 10)) VAL_TOKENS=$((1000 * context)) VAL_EVERY=$((STEPS / 5)) SEEDS="$SEEDS" POS=rope MATCH=layout TUNE= \
+        nice -n "${NICE:-0}" env NAME="$task-w$width-h$heads-lr$rate" REPORT=0 DATA="$data" LAYERS=2 WIDTH="$width" \
+            HEADS="$heads" CONTEXT="$context" BATCH_TOKENS=$((64 * context)) \
+            STEPS="$STEPS" LR="$rate" WARMUP=$((STEPS / 10)) VAL_TOKENS=$((1000 * context)) VAL_EVERY=$((STEPS / 5)) \
+            SEEDS="$SEEDS" POS=rope MATCH=layout TUNE= \
             VARIANTS="$VARIANTS" BASELINE=qkv RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
         ((status == 0)) || exit $status
         "$BUILD/probe-table" "$RUNS_DIR" >"$RUNS_DIR/probes.md"

@@ -2,8 +2,9 @@
 # Runs every suite that `make test` builds: one line each with its seconds, the output of those that fail, at the end the counts.
 #   scripts/run_tests.sh [word]      word: only suites with it in their name, such as gradients or qv
 #   LIMIT=600                        seconds that a suite may take; a shell suite that needs more says so in a line "# limit: N s"
-# Counted are doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts nothing. One that is
-# missing, crashes, runs nothing, passes its limit or leaves processes behind counts as failed, and what it started is ended, mpirun's ranks too.
+# Counted are doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why"
+# counts nothing. One that is missing, crashes, runs nothing, passes its limit or leaves processes behind
+# counts as failed, and what it started is ended, mpirun's ranks too.
 # Not for building: `make test` does that first.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,8 +13,8 @@ BUILD=${BUILD:-build}
 LIMIT=${LIMIT:-600}
 CONTROLS=${CONTROLS:-$(sed -n 's/^CONTROLS *?= *//p' Makefile)}
 VARIANTS=${VARIANTS:-$(sed -n 's/^VARIANTS *?= *//p' Makefile)}
-# Threads that wait for each other spin shortly and then sleep, as in the trainer (backend_prepare): sleeping at once makes small models four
-# times slower, spinning for ever makes everything slow on a busy machine.
+# Threads that wait for each other spin shortly and then sleep, as in the trainer (backend_prepare): sleeping
+# at once makes small models four times slower, spinning for ever makes everything slow on a busy machine.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-5000}
 
 # Which random order: the same in every run, so that a failure can be repeated; another by hand.
@@ -22,10 +23,13 @@ RANDOM_SEED=${RANDOM_SEED:-1}
 
 suites=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64" "$BUILD/test-ops-bf16")
 tested="$VARIANTS $(sed -n 's/^ALSO_TESTED *= *//p' test/rules.mk 2>/dev/null)"
-for variant in $tested; do suites+=("$BUILD/test-gradients-$variant" "$BUILD/test-model-$variant-fp32" "$BUILD/test-model-$variant-fp64"); done
+for variant in $tested; do
+    suites+=("$BUILD/test-gradients-$variant" "$BUILD/test-model-$variant-fp32" "$BUILD/test-model-$variant-fp64"); done
 for variant in $VARIANTS; do suites+=("$BUILD/test-model-bf16-$variant"); done
-# The CUDA kernels in emulation, in three orders of the threads between barriers (runtime/device/emu/emu.h); sanitized and whole models in one.
-for emulated in "$BUILD/test-emu-fp32" "$BUILD/test-emu-bf16"; do suites+=("$emulated" "$emulated reverse" "$emulated random:$RANDOM_SEED"); done
+# The CUDA kernels in emulation, in three orders of the threads between barriers (runtime/device/emu/emu.h);
+# sanitized and whole models in one.
+for emulated in "$BUILD/test-emu-fp32" "$BUILD/test-emu-bf16"; do
+    suites+=("$emulated" "$emulated reverse" "$emulated random:$RANDOM_SEED"); done
 suites+=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
 for variant in $tested; do suites+=("$BUILD/test-emu-model-$variant" "$BUILD/test-emu-model-bf16-$variant"); done
 for control in $CONTROLS; do suites+=("$BUILD/test-gradients-$control" "$BUILD/test-emu-model-$control"); done
@@ -39,8 +43,9 @@ counts() {
         { read -r a b kind || exit 1; [[ -z $kind ]] || a=$((a - b)); printf '%s %s\n' "$a" "$b"; }
 }
 
-# A suite is a session of its own and carries QV_SUITE in its environment: between them they find what left its process group (mpirun's ranks,
-# jobs under set -m), what became a daemon, and what was orphaned. Prints the processes of the suite that still run.
+# A suite is a session of its own and carries QV_SUITE in its environment: between them they find what left
+# its process group (mpirun's ranks, jobs under set -m), what became a daemon, and what was orphaned. Prints
+# the processes of the suite that still run.
 processes_of() {         # session, mark
     {
         sed -n 's/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* \([0-9]*\) .*/\1 \2/p' /proc/[0-9]*/stat | sed -n "s/ $1\$//p"
@@ -84,7 +89,8 @@ run_suite() {            # seconds, command...
             ((${#left[@]})) || break
             sleep 0.1
         done
-        ((${#left[@]} == 0)) || ended="left running: $(for pid in "${left[@]}"; do tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120; printf '; '; done 2>/dev/null)"
+        ((${#left[@]} == 0)) || ended="left running: $(for pid in "${left[@]}"; do
+            tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-120; printf '; '; done 2>/dev/null)"
     else
         ended="did not end within $limit s" code=124
     fi

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # What communication costs: bytes per step and rank, and the efficiency to be expected on many GPUs; docs/SCALING.md explains the model.
 #   scripts/scaling.sh              8, 64 and 1024 H200 with 124M and 1.5B parameters
-#   scripts/scaling.sh cpu          this machine: predicts a step with 2 and 4 processes from one process and from bench-comm, and measures it
-#                                   (make train build/bench-comm first; DATA=folder; ARGS="--layers 6 ..." another model)
-# Environment: GPUS="8 64"  MODELS="124M 1.5B"  TOKENS=65536 per GPU and micro-batch (124M; a quarter of it for 1.5B)  ACCUMULATION=1  ZERO="0 1 2"
-# or BATCH_TOKENS=N: tokens of all GPUs together, instead of TOKENS.  cpu: ROWS=4 sequences of LENGTH=128 tokens per process and step
+#   scripts/scaling.sh cpu          this machine: predicts a step with 2 and 4 processes from one process and
+#                                   bench-comm, and measures it (make train build/bench-comm first;
+#                                   DATA=folder; ARGS="--layers 6 ..." another model)
+# Environment: GPUS="8 64"  MODELS="124M 1.5B"  TOKENS=65536 per GPU and micro-batch (124M; a quarter for 1.5B)
+# ACCUMULATION=1  ZERO="0 1 2"  or BATCH_TOKENS=N: tokens of all GPUs together, instead of TOKENS.
+# cpu: ROWS=4 sequences of LENGTH=128 tokens per process and step.
 # Not a measurement (no GPU has run this program): every assumption is one of the variables below.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,8 +14,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # ------------------------------------------------------------------------------------------------ assumptions
 SPEED_124M=${SPEED_124M:-580000}        # tokens/s of one H200 in training: our target (docs/gpu), not measured
 SPEED_1500M=${SPEED_1500M:-56000}       # the same
-BUS_GBS=${BUS_GBS:-360}                 # ring bandwidth per GPU: reduce-scatter on nodes of 8 H100 with 400 Gb/s InfiniBand per GPU: 360 measured with 4 nodes
-                                        #   [NVIDIA/nccl issue 1229]; nominal: NVLink 450, eight links of 50 together 400. Also taken within one node.
+# Ring bandwidth per GPU: reduce-scatter on nodes of 8 H100 with 400 Gb/s InfiniBand per GPU: 360 measured with 4
+# nodes [NVIDIA/nccl issue 1229]; nominal: NVLink 450, eight links of 50 together 400. Also taken within one node.
+BUS_GBS=${BUS_GBS:-360}
 # Latency of NCCL's ring per step, microseconds: first, within a node, between nodes [NVIDIA/nccl, src/graph/tuning.cc: baseLat, hwLat].
 SIMPLE_US=${SIMPLE_US:-"8.4 3.4 9.6"}   # protocol Simple, whole bandwidth
 LL128_US=${LL128_US:-"10.0 1.9 4.0"}    # protocol LL128, 92% of the bandwidth
@@ -23,11 +26,13 @@ GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 VOCABULARY=50304 CONTEXT=1024 NORM_BLOCK=1024     # gradients per partial sum of the norm, 8 bytes each (layers/adamw.h)
 
 # ------------------------------------------------------------------------------------------------ GPUs
-# Plays one step: the compute stream and NCCL's, in the order of model/gpt.h. Buckets: 0 the embeddings, 1 .. L the blocks. Gradients travel as fp32, weights
-# as bf16. The embeddings' gradient is complete last and their weights are needed first: nothing hides these two.
+# Plays one step: the compute stream and NCCL's, in the order of model/gpt.h. Buckets: 0 the embeddings, 1 ..
+# L the blocks. Gradients travel as fp32, weights as bf16. The embeddings' gradient is complete last and their
+# weights are needed first: nothing hides these two.
 model() {        # name layers width speed gpus tokens accumulation zero
     awk -v name="$1" -v L="$2" -v C="$3" -v speed="$4" -v N="$5" -v tokens="$6" -v A="$7" -v zero="$8" -v V=$VOCABULARY -v T=$CONTEXT \
-        -v bus="$BUS_GBS" -v simple="$SIMPLE_US" -v ll128="$LL128_US" -v update_bytes="$UPDATE_BYTES" -v memory="$MEMORY_GBS" -v per_node="$GPUS_PER_NODE" -v norm_block="$NORM_BLOCK" '
+        -v bus="$BUS_GBS" -v simple="$SIMPLE_US" -v ll128="$LL128_US" -v update_bytes="$UPDATE_BYTES" \
+        -v memory="$MEMORY_GBS" -v per_node="$GPUS_PER_NODE" -v norm_block="$NORM_BLOCK" '
     function max(a, b) { return a > b ? a : b }
     function ring(bytes, us, share,    p, nodes) {               # seconds of a reduce-scatter or all-gather
         split(us, p, " ")
@@ -62,7 +67,8 @@ model() {        # name layers width speed gpus tokens accumulation zero
         if (zero) now += 2 * exchange(8 * P / norm_block) + update / N; else now += update
         alone = A * micro + update
         sent = (zero == 0 ? 8 : zero == 1 ? 6 : 4 * A + 2) * P * (N - 1) / N
-        printf "%-6s %5d %5d %9d %3d %10.0f %9.1f %9.1f %8.1f%% %12.0f\n", name, N, zero, tokens, A, sent / 1e6, alone * 1e3, now * 1e3, 100 * alone / now, N * A * tokens / now
+        printf "%-6s %5d %5d %9d %3d %10.0f %9.1f %9.1f %8.1f%% %12.0f\n", name, N, zero, tokens, A, sent / 1e6, \
+            alone * 1e3, now * 1e3, 100 * alone / now, N * A * tokens / now
     }'
 }
 gpus() {
@@ -85,8 +91,9 @@ gpus() {
 }
 
 # ------------------------------------------------------------------------------------------------ this machine
-# One thread per process; a process alone takes t seconds per micro-batch. With N processes on M cores each of the N micro-batches of a step takes
-# t * max(1, N / M), and nothing of the communication is hidden (MPI moves data only while a process waits):
+# One thread per process; a process alone takes t seconds per micro-batch. With N processes on M cores each of
+# the N micro-batches of a step takes t * max(1, N / M), and nothing of the communication is hidden (MPI moves
+# data only while a process waits):
 #   zero 0 and 1: step = that + bytes * (N-1)/N * (1 / reduce-scatter's rate + 1 / all-gather's rate), 4 bytes per parameter each
 cpu() {
     source test/system/mpi_common.sh
@@ -100,8 +107,10 @@ cpu() {
     trap "rm -rf '$folder'" EXIT
     # Milliseconds per step: the median, without the first three steps.
     step_ms() {
-        ranks "$1" build/train-qkv --data "${DATA:-data/kjv}" $model --context $context --micro-batch $rows --batch-tokens $((rows * context * $1)) --threads 1 \
-            --steps $steps --warmup 1 --zero 1 --val-every 0 --val-tokens 512 --runs-dir "$folder" --run "n$1" --quiet >"$folder/n$1.log" 2>&1 ||
+        ranks "$1" build/train-qkv --data "${DATA:-data/kjv}" $model --context $context --micro-batch $rows \
+            --batch-tokens $((rows * context * $1)) --threads 1 \
+            --steps $steps --warmup 1 --zero 1 --val-every 0 --val-tokens 512 --runs-dir "$folder" --run "n$1" \
+            --quiet >"$folder/n$1.log" 2>&1 ||
             { cat "$folder/n$1.log" >&2; exit 1; }
         sed -n 's/.*"tokens_per_second":\([0-9.e+]*\).*/\1/p' "$folder/n$1/metrics.jsonl" | tail -n +4 | sort -g |
             awk -v tokens=$((rows * context * $1)) '{ v[NR] = $1 } END { printf "%.2f", 1e3 * tokens / v[int((NR + 1) / 2)] }'
@@ -109,15 +118,20 @@ cpu() {
     alone=$(step_ms 1)
     parameters=$(sed -n 's/.*"parameters": *\([0-9]*\).*/\1/p' "$folder/n1/config.json" | head -1)
     tensor_mb=$(awk "BEGIN { print $parameters * 4e-6 }")
-    printf '%s, %s cores, %s parameters (%.1f MB), %d tokens per process and step; alone %s ms; load %s\n' "$(uname -m)" "$cores" "$parameters" "$tensor_mb" $((rows * context)) "$alone" \
+    printf '%s, %s cores, %s parameters (%.1f MB), %d tokens per process and step; alone %s ms; load %s\n' \
+        "$(uname -m)" "$cores" "$parameters" "$tensor_mb" $((rows * context)) "$alone" \
         "$(cut -d' ' -f1 /proc/loadavg)"
     printf '%9s %20s %16s %14s %13s %7s\n' processes 'reduce-scatter GB/s' 'all-gather GB/s' 'predicted ms' 'measured ms' ratio
     for n in 2 4; do
         ranks $n build/bench-comm "$tensor_mb" 12 >"$folder/bench"
-        rs=$(awk '$1 == "comm_reduce_scatter" { print $4 }' "$folder/bench") ag=$(awk '$1 == "comm_all_gather" { print $4 }' "$folder/bench")
-        predicted=$(awk "BEGIN { load = $n > $cores ? $n / $cores : 1; printf \"%.2f\", $alone * load + $tensor_mb * ($n - 1) / $n * (1 / $rs + 1 / $ag) }")
+        rs=$(awk '$1 == "comm_reduce_scatter" { print $4 }' "$folder/bench") \
+            ag=$(awk '$1 == "comm_all_gather" { print $4 }' "$folder/bench")
+        predicted=$(awk "BEGIN {
+            load = $n > $cores ? $n / $cores : 1
+            printf \"%.2f\", $alone * load + $tensor_mb * ($n - 1) / $n * (1 / $rs + 1 / $ag) }")
         measured=$(step_ms $n)
-        printf '%9d %20s %16s %14s %13s %7s\n' $n "$rs" "$ag" "$predicted" "$measured" "$(awk "BEGIN { printf \"%.2f\", $measured / $predicted }")"
+        printf '%9d %20s %16s %14s %13s %7s\n' $n "$rs" "$ag" "$predicted" "$measured" \
+            "$(awk "BEGIN { printf \"%.2f\", $measured / $predicted }")"
     done
 }
 

@@ -17,7 +17,8 @@ case $MODE in
     *) printf 'usage: scripts/setup.sh [build|data|test|compare]\n' >&2; exit 2 ;;
 esac
 
-# package | how it is found: h:header, l:library and header, m:header that mpicc finds, c:command, f:file | needed for | R required, W wanted (works without it) | what it gives
+# package | how it is found: h:header, l:library and header, m:header that mpicc finds, c:command, f:file |
+# needed for | R required, W wanted (works without it) | what it gives
 PACKAGES='
 g++                  c:CXX                      build    R  the compiler, version 10 or later (C++20)
 make                 c:make                     build    R  runs the build
@@ -134,7 +135,8 @@ if ((${#missing_required[@]} + ${#wanted[@]})) && can_install; then
 fi
 
 if ((${#missing_required[@]})); then
-    printf 'missing:\n%sinstall with:\n  %s\n' "$reasons" "$(advice "${missing_required[@]}" ${missing_wanted[@]+"${missing_wanted[@]}"})" >&2
+    printf 'missing:\n%sinstall with:\n  %s\n' "$reasons" \
+        "$(advice "${missing_required[@]}" ${missing_wanted[@]+"${missing_wanted[@]}"})" >&2
     printf 'without a package manager: copy the headers into folder/include and give DEPS=folder\n' >&2
     exit 1
 fi

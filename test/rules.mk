@@ -7,13 +7,14 @@ test: setup-test
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) test-binaries
 	@scripts/run_tests.sh
 
-# Tests are compiled with -O1 (operations: their oracles compute) or -O0, and a doctest check calls a function instead of expanding it: half as
-# long to build (docs/LOG.md). What they test is compiled as always.
+# Tests are compiled with -O1 (operations: their oracles compute) or -O0, and a doctest check calls a function
+# instead of expanding it: half as long to build (docs/LOG.md). What they test is compiled as always.
 $(OBJ)/test/ops/test_%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
 $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
 $(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
 OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
-UNIT_TESTS := $(filter-out $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp,$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
+OTHER_TESTS := $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp
+UNIT_TESTS := $(filter-out $(OTHER_TESTS),$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 # The variants, and one model with the other norm and MLP.
 ALSO_TESTED = qv-rmsnorm-swiglu
@@ -21,26 +22,36 @@ TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 .PHONY: test-binaries fp64-binaries
 # The tools that use a model, of the first variant.
 test-binaries: $(patsubst %,build/%-$(firstword $(NAMES)),generate evaluate) build/export build/import
-test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32 $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED) $(CONTROLS)) $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/inspect build/hostile
+test-binaries: $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED) $(CONTROLS))
+test-binaries: $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
+test-binaries: build/probe-data build/probe-table build/claims build/hostile
+test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 	@$(MAKE) --no-print-directory PRECISION=bf16 build/test-ops-bf16 $(patsubst %,build/test-model-bf16-%,$(sort $(NAMES)))
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED) $(CONTROLS))
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 \
+	    $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
-fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED) $(CONTROLS)) $(patsubst %,build/test-model-%-fp64,$(TESTED))
+fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED) $(CONTROLS))
+fp64-binaries: $(patsubst %,build/test-model-%-fp64,$(TESTED))
 
-# For whoever writes a variant, a norm or an MLP: `make check ATTN=gta` runs the layers' tests and one model's: every gradient against finite
-# differences, PyTorch's values where there are some, the identities, overfitting. The CUDA kernels are left to `make test`.
+# For whoever writes a variant, a norm or an MLP: `make check ATTN=gta` runs the layers' tests and one
+# model's: every gradient against finite differences, PyTorch's values where there are some, the identities,
+# overfitting. The CUDA kernels are left to `make test`.
 .PHONY: check
 CHECKED     = $(ATTN)$(PARTS)
 CHECKS      = test-ops-fp32 test-gradients-$(CHECKED) test-model-$(CHECKED)-fp64 test-model-$(CHECKED)-fp32
 check: setup-test
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 build/test-ops-fp32 build/test-model-$(CHECKED)-fp32 build/train-$(CHECKED)
-	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp64 build/test-gradients-$(CHECKED) build/test-model-$(CHECKED)-fp64
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp32 \
+	    build/test-ops-fp32 build/test-model-$(CHECKED)-fp32 build/train-$(CHECKED)
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) BACKEND=cpu PRECISION=fp64 \
+	    build/test-gradients-$(CHECKED) build/test-model-$(CHECKED)-fp64
 	@export GOMP_SPINCOUNT=5000; failed=0; for t in $(CHECKS); do build/$$t --no-version --no-colors >build/$$t.log 2>&1; code=$$?; \
-	  if [ $$code = 0 ]; then printf 'passed   %-34s %s\n' $$t "$$(sed -n 's/.*test cases: *//p' build/$$t.log)"; else failed=1; cat build/$$t.log; printf 'FAILED   %s\n' $$t; fi; done; \
-	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help; make test has the CUDA kernels, emulated"
+	  if [ $$code = 0 ]; then printf 'passed   %-34s %s\n' $$t "$$(sed -n 's/.*test cases: *//p' build/$$t.log)"; \
+	  else failed=1; cat build/$$t.log; printf 'FAILED   %s\n' $$t; fi; done; \
+	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help;" \
+	    "make test has the CUDA kernels, emulated"
 
 build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(REPORT) $(COMMON)
 	$(link)
@@ -70,12 +81,14 @@ $(OBJ)/test-gradients-%.o: test/model/test_gradients.cpp
 	$(compile_variant)
 $(OBJ)/test-model-%.o: test/model/test_model.cpp
 	$(compile_variant)
-# Communication between processes; test/system/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path on a fake of NCCL and CUDA (test/fakes/fake_nccl.cpp),
-# where their headers are. Against the real libraries: BACKEND=cuda.
+# Communication between processes; test/system/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path
+# on a fake of NCCL and CUDA (test/fakes/fake_nccl.cpp), where their headers are. Against the real libraries:
+# BACKEND=cuda.
 build/test-comm$(SUFFIX): $(COMM_OBJ)/test/system/comm_main.o $(COMM_OBJ)/test/system/test_comm.o $(COMMON)
 	$(link)
 NCCL_TEST := $(if $(and $(filter mpi,$(COMM)),$(NCCL_FOUND)),build/test-comm-nccl)
-NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o,test/system/comm_main test/system/test_comm test/fakes/fake_nccl $(patsubst %,runtime/comm/%,$(COMM_SOURCES_nccl)))
+NCCL_PARTS = test/system/comm_main test/system/test_comm test/fakes/fake_nccl $(patsubst %,runtime/comm/%,$(COMM_SOURCES_nccl))
+NCCL_OBJ   = $(patsubst %,build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o,$(NCCL_PARTS))
 build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $< (nccl))$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_nccl) -MMD -MP $(CXXFLAGS) -c $< -o $@
@@ -120,8 +133,10 @@ inspect: setup-build
 # They build without a GPU and run with one; gpu-check does all that is to be done on a machine with one.
 .PHONY: test-cuda-binaries gpu-check deps
 test-cuda-binaries: setup-test
-	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 $(patsubst %,build/test-cuda-model-%,$(sort $(NAMES)))
-	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 $(patsubst %,build/test-cuda-model-bf16-%,$(sort $(NAMES)))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=fp32 -j$(JOBS) build/test-cuda-fp32 \
+	    $(patsubst %,build/test-cuda-model-%,$(sort $(NAMES)))
+	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 \
+	    $(patsubst %,build/test-cuda-model-bf16-%,$(sort $(NAMES)))
 build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
 	$(link)
 build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test/main.o $(COMMON)
@@ -147,7 +162,8 @@ cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory
 	@build/test-cuda-memory --no-colors
-build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp)
+CUDA_MEMORY_TEST := test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp
+build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,$(CUDA_MEMORY_TEST))
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
 $(OBJ)/test/fakes/fake_cudart.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include
 cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))

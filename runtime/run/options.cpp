@@ -443,9 +443,8 @@ bool options_parse(Options& o, int argc, char** argv, const Program& program) {
         const json options = options_object(text, run_config);
         const Program plain;                         // (older runs name no norm and no MLP)
         const struct { const char *key, *word, *ours, *if_missing; } choices[] = {
-            {"attn", "attention", attn_name, attn_name}, {"norm", "norm", program.norm, plain.norm}, {"mlp", "MLP",
-                                                                                                      program.mlp,
-                                                                                                      plain.mlp}};
+            {"attn", "attention", attn_name, attn_name}, {"norm", "norm", program.norm, plain.norm},
+            {"mlp", "MLP", program.mlp, plain.mlp}};
         for (const auto& c : choices) {
             const json was = options.value(c.key, json(c.if_missing));
             ensure_usage(was == json(c.ours), "--resume: run %s was trained with %s %s, this program has \"%s\"",

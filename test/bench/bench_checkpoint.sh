@@ -17,7 +17,8 @@ cat train.cu model/gpt.h >"$T/text.txt"
 median() { sort -n | awk '{ x[NR] = $1 } END { print (x[int((NR + 1) / 2)] + x[int((NR + 2) / 2)]) / 2 }'; }
 # 28 million parameters: 0.32 GB with both moments.
 train() {
-    "$BUILD/train-qkv" --layers 9 --width 512 --heads 8 --context 16 --batch-tokens 16 --steps 1 --val-every 0 --val-tokens 16 --data "$T/data" \
+    "$BUILD/train-qkv" --layers 9 --width 512 --heads 8 --context 16 --batch-tokens 16 --steps 1 --val-every 0 \
+        --val-tokens 16 --data "$T/data" \
         --runs-dir "$T/runs" --run bench --overwrite
 }
 for ((i = 1; i <= pairs; i++)); do

@@ -12,7 +12,8 @@ mkdir -p "$OUT" || exit 1
 rows=""
 for variant in $VARIANTS; do
     # shellcheck disable=SC2086
-    output=$("$BUILD/bench-decode-$variant" --contexts "$CONTEXTS" --batches "$BATCHES" --tokens "$TOKENS" --threads "$THREADS" --pos "$POS" $EXTRA) || exit 1
+    output=$("$BUILD/bench-decode-$variant" --contexts "$CONTEXTS" --batches "$BATCHES" --tokens "$TOKENS" \
+        --threads "$THREADS" --pos "$POS" $EXTRA) || exit 1
     sed '$d' <<<"$output"
     line=$(tail -n 1 <<<"$output")
     line=${line#[} line=${line%]}
@@ -20,15 +21,19 @@ for variant in $VARIANTS; do
 done
 printf '[%s]\n' "$rows" >"$OUT/decode.json"
 # one line a row: attn batch context ms cache
-sed 's/},{/}\n{/g' "$OUT/decode.json" | sed -n 's/.*"attn":"\([^"]*\)","batch":\([0-9]*\),"context":\([0-9]*\),.*"ms_per_step":\([0-9.]*\),"cache_bytes_per_token":\([0-9]*\),.*/\1\t\2\t\3\t\4\t\5/p' >"$OUT/decode.tsv"
+number='\([0-9.]*\)'
+line='"attn":"\([^"]*\)","batch":'$number',"context":'$number',.*"ms_per_step":'$number',"cache_bytes_per_token":'$number,
+sed 's/},{/}\n{/g' "$OUT/decode.json" | sed -n "s/.*$line.*/\\1\\t\\2\\t\\3\\t\\4\\t\\5/p" >"$OUT/decode.tsv"
 if command -v gnuplot >/dev/null; then
     batch=${BATCHES%% *}
     {
-        echo "set terminal svg size 1000,420 background 'white'; set output '$OUT/decode.svg'; set multiplot layout 1,2; set key top left; set xlabel 'tokens in the cache'; set grid"
+        echo "set terminal svg size 1000,420 background 'white'; set output '$OUT/decode.svg'; set multiplot layout 1,2"
+        echo "set key top left; set xlabel 'tokens in the cache'; set grid"
         for panel in "ms a token, batch $batch:(\$4)" "cache of one sequence, MB:(\$3*\$5/1e6)"; do
             printf "set title '%s'; set yrange [0:*]; plot " "${panel%%:*}"
             for variant in $VARIANTS; do
-                printf "'%s' using (strcol(1) eq '%s' && \$2 == %s ? \$3 : NaN):%s with linespoints title '%s' noenhanced, " "$OUT/decode.tsv" "$variant" "$batch" "${panel##*:}" "$variant"
+                printf "'%s' using (strcol(1) eq '%s' && \$2 == %s ? \$3 : NaN):%s with linespoints title '%s' noenhanced, " \
+                    "$OUT/decode.tsv" "$variant" "$batch" "${panel##*:}" "$variant"
             done
             echo
         done

@@ -95,10 +95,8 @@ void bench_loss_and_update(const Limits& l, const Model& m) {
 // Forward, gradient of the input, gradient of weight and bias, of every product in a block, and the head.
 void bench_linear(const Limits& l, const Model& m) {
     struct { const char* name; int in, out; bool gelu, bias; } products[] = {
-        {"q, k, v", m.C, 3 * m.C, false, true}, {"o", m.C, m.C, false, true}, {"fc with GELU", m.C, 4 * m.C, true,
-                                                                               true}, {"proj", 4 * m.C, m.C, false,
-                                                                                       true}, {"head", m.C, m.Vp, false,
-                                                                                               false}};
+        {"q, k, v", m.C, 3 * m.C, false, true}, {"o", m.C, m.C, false, true}, {"fc with GELU", m.C, 4 * m.C, true, true},
+        {"proj", 4 * m.C, m.C, false, true}, {"head", m.C, m.Vp, false, false}};
     for (auto [name, in, out, gelu, bias] : products) {
         const size_t n_in = m.rows * size_t(in), n_out = m.rows * size_t(out);
         const double flops = 2 * double(m.rows) * in * out;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Where a training step's time goes: a Markdown table, one row for each variant, precision and shape. Called by `make bench-parts`.
-#   VARIANTS="qkv qv"   SECONDS_EACH=3   THREADS=2   SHAPES="4,128,4,128,256,16 6,384,6,256,4096,8" (layers, width, heads, context, vocabulary, batch)
+#   VARIANTS="qkv qv"   SECONDS_EACH=3   THREADS=2
+#   SHAPES="4,128,4,128,256,16 6,384,6,256,4096,8" (layers, width, heads, context, vocabulary, batch)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 VARIANTS=${VARIANTS:-qkv} SECONDS_EACH=${SECONDS_EACH:-3} THREADS=${THREADS:-2}

@@ -1,10 +1,12 @@
-# Encoding beside tiktoken and Hugging Face's `tokenizers`: the same text, the same vocabulary, one thread and all; as a call of the library
-# (text in memory to ids in memory) and as whole processes (start, load the vocabulary, read the text, encode, write the ids). Prints a table.
+# Encoding beside tiktoken and Hugging Face's `tokenizers`: the same text, the same vocabulary, one thread and
+# all; as a call of the library (text in memory to ids in memory) and as whole processes (start, load the
+# vocabulary, read the text, encode, write the ids). Prints a table.
 # Not part of the product.
 #   pip install tiktoken tokenizers numpy
 #   python3 test/bench/peer_tokenizer.py build/bench-tokenizer build/tokenizer TEXT TOKENIZER.json [MAX_MB]
-# Seconds of the clock and of the processor: on a machine that does other work only the latter mean something. `tokenizers` gets its text in
-# pieces of 64 KiB in one batch, which is how it uses threads; tiktoken with all threads likewise. Every measurement is a process of its own, once.
+# Seconds of the clock and of the processor: on a machine that does other work only the latter mean something.
+# `tokenizers` gets its text in pieces of 64 KiB in one batch, which is how it uses threads; tiktoken with all
+# threads likewise. Every measurement is a process of its own, once.
 import json, os, re, subprocess, sys, tempfile, time
 
 
@@ -76,9 +78,11 @@ with open(source, "rb") as f, open(text_path, "w", encoding="utf-8", newline="")
     out.write(f.read(limit).decode("utf-8", errors="ignore"))            # peers take valid UTF-8 only
 megabytes = os.path.getsize(text_path) / 1e6
 report = subprocess.run([bench, text_path, path], capture_output=True, text=True, check=True).stdout
-ours = {int(n): (float(s), float(c), int(k)) for n, s, c, k in re.findall(r"^encode_given threads (\d+): ([\d.]+) s, ([\d.]+) cpu s,.* (\d+) tokens", report, re.M)}
+measured = re.findall(r"^encode_given threads (\d+): ([\d.]+) s, ([\d.]+) cpu s,.* (\d+) tokens", report, re.M)
+ours = {int(n): (float(s), float(c), int(k)) for n, s, c, k in measured}
 print(f"{source}: {megabytes:.1f} MB, {path}\n")
-print("| what | threads | program | seconds | MB/s | cpu seconds | MB per cpu second | ours: times faster by the clock, by cpu | tokens |\n|---|---:|---|---:|---:|---:|---:|---:|---:|")
+print("| what | threads | program | seconds | MB/s | cpu seconds | MB per cpu second "
+      "| ours: times faster by the clock, by cpu | tokens |\n|---|---:|---|---:|---:|---:|---:|---:|---:|")
 
 
 def row(what, threads, name, seconds, cpu, tokens, best):
@@ -87,13 +91,15 @@ def row(what, threads, name, seconds, cpu, tokens, best):
 
 
 for threads in ours:
-    environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="true" if threads > 1 else "false", OMP_NUM_THREADS=str(threads))
+    environment = dict(os.environ, RAYON_NUM_THREADS=str(threads),
+                       TOKENIZERS_PARALLELISM="true" if threads > 1 else "false", OMP_NUM_THREADS=str(threads))
     row("call", threads, "qv.cu", *ours[threads], ours[threads])
     for name in ("tiktoken", "tokenizers"):
         m = json.loads(timed([sys.executable, __file__, "--measure", name, path, text_path, str(threads)], env=environment)[2])
         row("call", threads, name, m["seconds"], m["cpu"], m["tokens"], ours[threads])
     out = os.path.join(folder.name, "shards")
-    seconds, cpu, output = timed([program, "encode", "--threads", str(threads), "--tokenizer", path, "--val-fraction", "0", "--overwrite", "--out", out, text_path], env=environment)
+    seconds, cpu, output = timed([program, "encode", "--threads", str(threads), "--tokenizer", path, "--val-fraction",
+                                  "0", "--overwrite", "--out", out, text_path], env=environment)
     mine = (seconds, cpu, int(re.search(r"(\d+) tokens", output)[1]))
     row("process", threads, "qv.cu", *mine, mine)
     for name in ("tiktoken", "tokenizers"):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """PyTorch as the speed peer: the time of one training step of the engine's GPT-2, written the way people write it.
 
-One step = forward, loss, backward, clip by global norm, AdamW, zero_grad; on the CPU, in float32 and, forward and loss, in bfloat16 autocast. The model is GPT-2 with
-learned positions, one fused q,k,v linear, the tied head over the padded vocabulary [Radford et al. 2019; the layout of
-nanoGPT]. Every setting that this PyTorch offers is timed for `--seconds`, each on a fresh model from the same seed; the
-last line is the fastest, so the peer is PyTorch at its best:
+One step = forward, loss, backward, clip by global norm, AdamW, zero_grad; on the CPU, in float32, and with forward and
+loss in bfloat16 autocast. The model is GPT-2 with learned positions, one fused q,k,v linear, the tied head over the
+padded vocabulary [Radford et al. 2019; the layout of nanoGPT]. Every setting that this PyTorch offers is timed for
+`--seconds`, each on a fresh model from the same seed; the last line is the fastest, so the peer is PyTorch at its best:
 
     python3 test/bench/peer_torch.py --layers 4 --width 128 --heads 4 --context 128 --vocab 256 --batch 16
     peer torch-VERSION tokens_per_s N ms MEDIAN min_ms FASTEST setting ATTENTION,ADAMW,MODE,TYPE threads N blas NAME ...

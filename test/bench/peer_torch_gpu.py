@@ -111,7 +111,9 @@ def bench_step():
 
     seconds = median_s(step)
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if DEVICE == "cuda" else ""
-    print(f"| training step, {'compiled' if compiled is not model else 'not compiled'}{memory} | L {L} C {C} NH {NH} T {T} B {B} | {seconds * 1e6:.0f} | {B * T / seconds:.0f} tokens/s |")
+    how = "compiled" if compiled is not model else "not compiled"
+    print(f"| training step, {how}{memory} | L {L} C {C} NH {NH} T {T} B {B} | {seconds * 1e6:.0f} "
+          f"| {B * T / seconds:.0f} tokens/s |")
 
 
 if DEVICE == "cuda" and not torch.cuda.is_available():
@@ -120,7 +122,8 @@ if TINY:
     torch.set_num_threads(1)             # threads that wait for each other spin: seconds become minutes on a busy machine
 if DEVICE == "cuda":
     torch.backends.cuda.matmul.allow_tf32 = True
-print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if DEVICE == 'cuda' else 'CPU, tiny shapes: the numbers mean nothing'}\n")
+device_name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU, tiny shapes: the numbers mean nothing"
+print(f"PyTorch {torch.__version__}, {device_name}\n")
 print("| what | shape | time, us | rate |\n|---|---|---:|---:|")
 for hs in (32,) if TINY else (64, 128):
     bench_attention(hs)

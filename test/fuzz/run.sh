@@ -25,12 +25,14 @@ for t in "${targets[@]}"; do
         $(for s in "${sources[@]}"; do echo "$out/$(basename "$s" .cpp).o"; done) -lxxhash -o "$out/$t"
     mkdir -p "$out/$t.corpus"
     # Inputs are at most 64 KiB, so an allocation of 64 MB is never in proportion (JSON takes up to 100 bytes per byte).
-    if ! nice -n 15 "$out/$t" -max_total_time="$seconds" -max_len=65536 -malloc_limit_mb=64 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
+    if ! nice -n 15 "$out/$t" -max_total_time="$seconds" -max_len=65536 -malloc_limit_mb=64 -rss_limit_mb=2048 \
+        -timeout=20 -print_final_stats=1 \
         -verbosity=1 -artifact_prefix="$out/$t-" "$out/$t.corpus" "test/fuzz/corpus/$t" >"$out/$t.log" 2>&1; then
         failures=$((failures + 1))
         echo "$t: found something, see $out/$t.log"
         tail -30 "$out/$t.log"
     fi
-    echo "$t: $(grep -c . < <(ls "$out/$t.corpus")) inputs kept; $(sed -n 's/stat::number_of_executed_units: */executions /p; s/^Done .* in \([0-9]* second.*\)/in \1/p' "$out/$t.log" | paste -sd' ')"
+    echo "$t: $(grep -c . < <(ls "$out/$t.corpus")) inputs kept; $(sed \
+        -n 's/stat::number_of_executed_units: */executions /p; s/^Done .* in \([0-9]* second.*\)/in \1/p' "$out/$t.log" | paste -sd' ')"
 done
 exit $((failures > 0))

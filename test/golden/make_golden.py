@@ -206,7 +206,8 @@ def all_cases():
 
 def file_metadata(c):
     """The configuration as strings; the default norm and MLP are not written."""
-    return {k: str(v) for k, v in vars(c).items() if k not in ("Vp", "weight_std") and (k, v) not in (("norm", "layernorm"), ("mlp", "gelu"))}
+    return {k: str(v) for k, v in vars(c).items()
+            if k not in ("Vp", "weight_std") and (k, v) not in (("norm", "layernorm"), ("mlp", "gelu"))}
 
 
 def main():

@@ -52,7 +52,8 @@ class RoundEverything(TorchFunctionMode):
 def bf16_cases():
     """Head size 32, and 48 with 32 for MLA; 72 positions: beyond a tile of keys, no multiple of one."""
     sizes = dict(B=1, T=72, L=1, NH=2, HS=32)
-    variants = {"qkv": {}, "gqa": dict(NH=4, NKV=2), "mqa": dict(NKV=1), "qv": {}, "qv_ka": {}, "mla": dict(mla_dr=16), "gta": dict(NH=4, NKV=2)}
+    variants = {"qkv": {}, "gqa": dict(NH=4, NKV=2), "mqa": dict(NKV=1), "qv": {}, "qv_ka": {},
+                "mla": dict(mla_dr=16), "gta": dict(NH=4, NKV=2)}
     cases = {f"{attn}-{pos}": config(attn, pos, **{**sizes, **own}) for attn, own in variants.items() for pos in ("rope", "power")}
     cases.update({
         "qkv-learned": config("qkv", "learned", **sizes),
@@ -88,7 +89,8 @@ def main():
         with open(os.path.join(folder, case + ".safetensors"), "wb") as f:
             f.write(content)
         whole = sum(s for n, s in squares.items() if n != "loss") ** 0.5 / sum(g.square().sum().item() for g in exact.values()) ** 0.5
-        print(f"{case:18} loss {exact_loss:.4f}, plain bf16 off by {squares['loss'] ** 0.5:.4f}; its gradient by {whole:.4f} of its size; {len(content)} bytes")
+        print(f"{case:18} loss {exact_loss:.4f}, plain bf16 off by {squares['loss'] ** 0.5:.4f}; "
+              f"its gradient by {whole:.4f} of its size; {len(content)} bytes")
 
 
 if __name__ == "__main__":

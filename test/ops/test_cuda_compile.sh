@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels with nvcc, warnings as errors, and reads ptxas's report. Needs no GPU; without nvcc it is skipped.
 #   test/ops/test_cuda_compile.sh [build folder]        NVCC=path
-# Every file in both precisions, for sm_80, sm_90 and sm_120. So that it fits `make test`, only attention in bf16, where registers decide, is
-# compiled for each GPU from the source, and every kernel there checked for spills; the others are compiled once, for the instructions of
-# sm_80, and assembled for all three. `make cuda-check` compiles everything for each GPU from the source.
+# Every file in both precisions, for sm_80, sm_90 and sm_120. So that it fits `make test`, only attention in
+# bf16, where registers decide, is compiled for each GPU from the source, and every kernel there checked for
+# spills; the others are compiled once, for the instructions of sm_80, and assembled for all three.
+# `make cuda-check` compiles everything for each GPU from the source.
 # Checks: one for each compilation, one for each attention kernel on each GPU.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -41,12 +42,14 @@ for job in "${jobs[@]}"; do
     checks=$((checks + 1))
     [[ $(cat "$log.code" 2>/dev/null) == 0 ]] || { fails "$job does not compile without warnings"; cat "$log.log"; }
 done
-# "Compiling entry function 'NAME' for 'sm_90'", then "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", "Used 254 registers".
+# "Compiling entry function 'NAME' for 'sm_90'", then "0 bytes stack frame, 0 bytes spill stores, 0 bytes
+# spill loads", "Used 254 registers".
 kernels=0
 for log in "$OUT"/sdpa-*.log; do
     while read -r kernel stores loads registers; do
         checks=$((checks + 1)) kernels=$((kernels + 1))
-        [[ $stores == 0 && $loads == 0 && $registers -le 255 ]] || fails "${log##*/}: $kernel spills: $stores bytes stored, $loads loaded, $registers registers"
+        [[ $stores == 0 && $loads == 0 && $registers -le 255 ]] ||
+            fails "${log##*/}: $kernel spills: $stores bytes stored, $loads loaded, $registers registers"
     done < <(awk '/Compiling entry function/ { name = $7 } /bytes spill stores/ { stores = $5; loads = $9 }
                   / Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used") print name, stores, loads, $(i + 1) }' "$log")
 done

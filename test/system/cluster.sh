@@ -59,7 +59,8 @@ PermitRootLogin yes
 PasswordAuthentication no
 UsePAM no
 EOF
-    printf 'Host *\n  IdentityFile %s\n  UserKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n  LogLevel ERROR\n' "$T/key" >"$T/ssh_config"
+    printf '%s\n' 'Host *' "  IdentityFile $T/key" '  UserKnownHostsFile /dev/null' '  StrictHostKeyChecking no' \
+        '  LogLevel ERROR' >"$T/ssh_config"
     for ((i = 1; i <= HOSTS; i++)); do
         host=node$i
         ip netns add "$host"
@@ -70,7 +71,8 @@ EOF
         on "$host" ip link set lo up
         on "$host" ip addr add "10.77.0.$i/24" dev eth0
         on "$host" ip link set eth0 up
-        on "$host" "$(command -v sshd)" -f "$T/sshd_config" -o "ListenAddress=10.77.0.$i" -o "PidFile=$T/$host.sshd.pid" || die "no sshd on $host"
+        on "$host" "$(command -v sshd)" -f "$T/sshd_config" -o "ListenAddress=10.77.0.$i" \
+            -o "PidFile=$T/$host.sshd.pid" || die "no sshd on $host"
     done
     for ((i = 1; i <= HOSTS; i++)); do
         [[ $(on node1 ssh -F "$T/ssh_config" "node$i" hostname 2>&1) == "node$i" ]]
@@ -85,7 +87,8 @@ launch() {
     local hosts=$1 each=$2 i
     shift 2
     for ((i = 1; i <= hosts; i++)); do echo "node$i slots=$each"; done >"$T/hostfile-$hosts-$each"
-    on node1 timeout -k 5 120 mpirun -np $((hosts * each)) --hostfile "$T/hostfile-$hosts-$each" --map-by "ppr:$each:node" --bind-to none "$@"
+    on node1 timeout -k 5 120 mpirun -np $((hosts * each)) --hostfile "$T/hostfile-$hosts-$each" \
+        --map-by "ppr:$each:node" --bind-to none "$@"
 }
 trainers() { pgrep -f -- "^$BUILD/train-[a-z_]* .*--run $1( |\$)"; }
 wait_for_step() {        # run, step, seconds
@@ -99,7 +102,8 @@ wait_for_step() {        # run, step, seconds
 
 make_hosts
 make_data
-SIZE=(--layers 2 --width 48 --heads 4 --context 32 --batch-tokens 768 --micro-batch 2 --warmup 5 --val-tokens 1000 --val-every 10 --data "$DATA" --threads 1)
+SIZE=(--layers 2 --width 48 --heads 4 --context 32 --batch-tokens 768 --micro-batch 2 --warmup 5 --val-tokens 1000 \
+    --val-every 10 --data "$DATA" --threads 1)
 TRAIN=("$BUILD/train-qv" "${SIZE[@]}" --runs-dir "$R")
 
 # ---------------------------------------------------------------------------------------------- mpirun with a list of hosts
@@ -112,8 +116,10 @@ if [[ $PARTS == *mpi* ]]; then
     expect "2 hosts with 2 ranks each, zero 0" 0 "done: best" launch 2 2 "${SAME[@]}" --run two --steps 40 --save-every 5 --zero 0
     same_run "2 hosts with 2 ranks each against one process" "$R/alone" "$R/two" step-00000040
     expect "3 hosts, sums in their own order" 0 "done: best" launch 3 1 "${TRAIN[@]}" --run three --steps 40 --save-every 5
-    difference=$(paste -d, <(cut -d, -f4 "$R/alone/metrics.csv") <(cut -d, -f4 "$R/three/metrics.csv") | awk -F, 'NR > 1 { d = $1 - $2; if (d < 0) d = -d; if (d / $1 > m) m = d / $1 } END { print (NR < 41 ? 9 : m + 0) }')
-    report "$(awk -v d="$difference" 'BEGIN { exit !(d <= 1e-6) }'; echo $?)" "3 hosts: the curve of one process, within rounding" "relative difference $difference"
+    difference=$(paste -d, <(cut -d, -f4 "$R/alone/metrics.csv") <(cut -d, -f4 "$R/three/metrics.csv") |
+        awk -F, 'NR > 1 { d = $1 - $2; if (d < 0) d = -d; if (d / $1 > m) m = d / $1 } END { print (NR < 41 ? 9 : m + 0) }')
+    report "$(awk -v d="$difference" 'BEGIN { exit !(d <= 1e-6) }'; echo $?)" \
+        "3 hosts: the curve of one process, within rounding" "relative difference $difference"
 
     # A checkpoint does not know on how many hosts it was written.
     expect "half on 2 hosts" 75 "stopped at step 20" launch 2 1 "${SAME[@]}" --run half --steps 40 --save-every 5 --stop-at 20
@@ -123,14 +129,16 @@ if [[ $PARTS == *mpi* ]]; then
         same_run "half on 2 hosts, half on $hosts" "$R/alone" "$R/half-$hosts" step-00000040
     done
 
-    # A cable is cut in the middle of a step, with a timeout of 3 s: to the host of rank 1, then to that of rank 0 and mpirun. The ranks are gone
-    # some seconds later, on both sides. mpirun (Open MPI 4.1) wants to hear from the lost host all the same, until the kernel gives its connection
-    # up: after 15 minutes with tcp_retries2 = 15, Linux's default, after 13 s with 5, as here.
+    # A cable is cut in the middle of a step, with a timeout of 3 s: to the host of rank 1, then to that of
+    # rank 0 and mpirun. The ranks are gone some seconds later, on both sides. mpirun (Open MPI 4.1) wants to
+    # hear from the lost host all the same, until the kernel gives its connection up: after 15 minutes with
+    # tcp_retries2 = 15, Linux's default, after 13 s with 5, as here.
     for ((i = 1; i <= HOSTS; i++)); do on "node$i" sysctl -qw net.ipv4.tcp_retries2=5; done
     declare -A lost=([node2]="node2" [node1]="node2), rank 2 (node3")
     for victim in node2 node1; do
         run=cut-$victim
-        launch 3 1 "${TRAIN[@]}" --run "$run" --steps 100000 --schedule constant --save-every 5 --comm-timeout 3 >"$T/$run.out" 2>&1 </dev/null &
+        launch 3 1 "${TRAIN[@]}" --run "$run" --steps 100000 --schedule constant --save-every 5 --comm-timeout 3 \
+            >"$T/$run.out" 2>&1 </dev/null &
         job=$!
         wait_for_step "$run" 8 60
         report $? "$run: runs" "$(cat "$T/$run.out")"
@@ -143,14 +151,17 @@ if [[ $PARTS == *mpi* ]]; then
         wait $job
         code=$?
         report "$((code == 0 || code == 124 || code == 137))" "$run: mpirun ends, with exit code $code" "$(cat "$T/$run.out")"
-        grep -qE "error: rank [0-9].* did not answer: hung, stopped or lost; rank [0-9] \(node[1-3]\) has waited for [0-9]+ s at step [0-9]+ in " "$T/$run.out"
+        line="error: rank [0-9].* did not answer: hung, stopped or lost; rank [0-9] \(node[1-3]\) has waited"
+        grep -qE "$line for [0-9]+ s at step [0-9]+ in " "$T/$run.out"
         report $? "$run: one line says who was waited for" "$(cat "$T/$run.out")"
         [[ $(grep -o "error: rank .* did not answer" "$T/$run.out") == *"(${lost[$victim]})"* ]]
         report $? "$run: it names who is behind the cut cable, seen from mpirun's side" "$(grep -o "error: rank .*" "$T/$run.out")"
-        printf '%s: ranks gone after %.1f s, mpirun after %.1f s, exit code %d\n  %s\n' "$run" "${ranks_ms}e-3" "$(($(now_ms) - started))e-3" "$code" "$(grep -o -m1 'error: rank.*' "$T/$run.out")"
+        printf '%s: ranks gone after %.1f s, mpirun after %.1f s, exit code %d\n  %s\n' "$run" "${ranks_ms}e-3" \
+            "$(($(now_ms) - started))e-3" "$code" "$(grep -o -m1 'error: rank.*' "$T/$run.out")"
         cable "$victim" up
         last=$(<"$R/$run/checkpoints/latest")
-        expect "$run: goes on, on the two other hosts" 75 "resumed from" launch 2 1 "${TRAIN[@]}" --run "$run" --resume --stop-at $((10#${last#step-} + 10))
+        expect "$run: goes on, on the two other hosts" 75 "resumed from" launch 2 1 "${TRAIN[@]}" --run "$run" \
+            --resume --stop-at $((10#${last#step-} + 10))
         report "$([[ $(cut -d, -f1 "$R/$run/metrics.csv" | sort -n | uniq -d | wc -l) == 0 ]]; echo $?)" "$run: one line a step"
     done
 fi

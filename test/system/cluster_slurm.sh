@@ -1,7 +1,8 @@
-# Debian's Slurm on the hosts of cluster.sh, which sources this: slurmctld on the head, slurmd on three hosts, one munge for all (they share
-# /run). Processes are tracked without cgroups (proctrack/linuxproc). scripts/slurm_cpu.sh as written: its sizes are changed by options behind
-# it, and --cpus-per-task, 32 there, by one before it, since the nodes have two cores. A requeue after a node is drained; SIGUSR1 before the
-# time limit; a node that is lost.
+# Debian's Slurm on the hosts of cluster.sh, which sources this: slurmctld on the head, slurmd on three hosts,
+# one munge for all (they share /run). Processes are tracked without cgroups (proctrack/linuxproc).
+# scripts/slurm_cpu.sh as written: its sizes are changed by options behind it, and --cpus-per-task, 32 there,
+# by one before it, since the nodes have two cores. A requeue after a node is drained; SIGUSR1 before the time
+# limit; a node that is lost.
 make_slurm() {
     local i
     mkdir -p "$T"/slurm/tmp-node{1,2,3} "$T/job"
@@ -11,7 +12,8 @@ make_slurm() {
     chmod 400 "$T/munge.key"
     chmod 711 "$T" "$T/munge"
     chmod 755 /run/munge
-    setpriv --reuid munge --regid munge --clear-groups munged --key-file "$T/munge.key" --log-file "$T/munge/log" --pid-file /run/munge/munged.pid --seed-file "$T/munge/seed" ||
+    setpriv --reuid munge --regid munge --clear-groups munged --key-file "$T/munge.key" --log-file "$T/munge/log" \
+        --pid-file /run/munge/munged.pid --seed-file "$T/munge/seed" ||
         die "munged does not start: $(cat "$T/munge/log")"
     cat >"$T/slurm/slurm.conf" <<EOF
 ClusterName=cables
@@ -66,7 +68,8 @@ submit() {
     shift
     while [[ $1 != -- ]]; do options+=("$1"); shift; done
     shift
-    job=$(cd "$T/job" && RUN=$run DATA=$DATA sbatch --parsable --cpus-per-task=1 "${options[@]}" scripts/slurm_cpu.sh --layers 2 --width 48 --heads 4 --context 32 --batch-tokens 768 --micro-batch 2 \
+    job=$(cd "$T/job" && RUN=$run DATA=$DATA sbatch --parsable --cpus-per-task=1 "${options[@]}" \
+        scripts/slurm_cpu.sh --layers 2 --width 48 --heads 4 --context 32 --batch-tokens 768 --micro-batch 2 \
         --warmup 5 --val-tokens 1000 --val-every 10 --save-every 5 "$@" 2>&1)
     [[ $job =~ ^[0-9]+$ ]]
     report $? "$run: sbatch takes scripts/slurm_cpu.sh" "$job"
@@ -78,7 +81,8 @@ cp -r scripts "$T/job/scripts"
 [[ $(srun --mpi=list 2>&1) == *pmix* ]]
 report $? "srun knows PMIx" "$(srun --mpi=list 2>&1)"
 reference() {            # run, steps: the same on one process
-    expect "$1: the same alone" 0 "done: best" "$BUILD/train-qv" --run "alone-$1" --runs-dir "$R" "${SIZE[@]}" --steps "$2" --save-every 5 --deterministic-ranks 4
+    expect "$1: the same alone" 0 "done: best" "$BUILD/train-qv" --run "alone-$1" --runs-dir "$R" "${SIZE[@]}" \
+        --steps "$2" --save-every 5 --deterministic-ranks 4
     same_run "$1: 4 ranks under Slurm against one process" "$R/alone-$1" "$T/job/runs/$1" "step-$(printf %08d "$2")"
 }
 

@@ -14,7 +14,8 @@ mpi_setup() {
     for name in $mpi_names; do [[ -n $MPIRUN ]] || MPIRUN=$(command -v "$name"); done
     [[ -n $MPIRUN ]] || { echo "skipped: no mpirun"; return 1; }
     # Open MPI: root is allowed, more ranks than cores, shared memory only (no probing of networks).
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
+        OMPI_MCA_hwloc_base_binding_policy=none
     export OMPI_MCA_pml=ob1 OMPI_MCA_btl=^tcp,openib,ofi,usnic
     # Open MPI 5 (PRRTE) takes the same wishes under these names; MPICH over UCX: shared memory only.
     export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none

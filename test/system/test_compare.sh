@@ -8,7 +8,8 @@ T=$(mktemp -d) || exit 1
 trap 'rm -rf "$T"' EXIT
 . test/system/shell_common.sh
 make_data
-small() { env BUILD="$BUILD" RUNS_DIR="$T/runs" DATA="$DATA" SIZE=tiny LAYERS=1 WIDTH=32 HEADS=2 CONTEXT=32 BATCH_TOKENS=128 STEPS=12 VAL_TOKENS=512 SEEDS=1 RATES=/dev/null "$@" scripts/compare.sh; }
+small() { env BUILD="$BUILD" RUNS_DIR="$T/runs" DATA="$DATA" SIZE=tiny LAYERS=1 WIDTH=32 HEADS=2 CONTEXT=32 \
+    BATCH_TOKENS=128 STEPS=12 VAL_TOKENS=512 SEEDS=1 RATES=/dev/null "$@" scripts/compare.sh; }
 number() { sed -n "s/.*\"$2\":\([0-9.e+]*\).*/\1/p" "$1" | head -n 1; }          # of the first place in a file
 config() { tr -d ' \n' <"$1/config.json" >"$T/config"; number "$T/config" "$2"; }
 
@@ -35,7 +36,8 @@ done
 
 # ---- rates
 expect "tuned rates" 0 "qv, rope: lr 0.0" small NAME=tune VARIANTS="qkv qv" TUNE=1
-[[ $(grep -c '"qv"\|"qkv"' "$T/runs/tune/learning_rates.json") == 2 && $(ls -d "$T"/runs/tune/tune/qv-rope-lr* | wc -l) -ge 3 ]]; report $? "(stored, with their curves)" "$(ls "$T/runs/tune/tune")"
+[[ $(grep -c '"qv"\|"qkv"' "$T/runs/tune/learning_rates.json") == 2 && $(ls -d "$T"/runs/tune/tune/qv-rope-lr* |
+    wc -l) -ge 3 ]]; report $? "(stored, with their curves)" "$(ls "$T/runs/tune/tune")"
 expect "found rates are taken again" 0 "tuned2" small NAME=tuned2 VARIANTS="qkv qv" TUNE=1
 [[ ! -e $T/runs/tuned2/tune ]]; report $? "(without a search)"
 [[ $(config "$T/runs/tune/qv-rope-1" lr) == "$(config "$T/runs/tuned2/qv-rope-1" lr)" ]]; report $? "(the same rate)"
@@ -50,14 +52,17 @@ code=$?
 [[ $code == 130 || $code == 0 ]]; report $? "Ctrl-C: exit code 130" "$code $(cat "$T/stop.log")"
 expect "continued" 0 "" small NAME=stop VARIANTS="qkv qv" STEPS=400 VAL_EVERY=0
 expect "the same without a stop" 0 "" small NAME=whole VARIANTS="qkv qv" STEPS=400 VAL_EVERY=0
-cmp -s "$T/runs/stop/qv-rope-1/checkpoints/step-00000400/model.safetensors" "$T/runs/whole/qv-rope-1/checkpoints/step-00000400/model.safetensors"; report $? "stopped, continued: the same bits"
+cmp -s "$T/runs/stop/qv-rope-1/checkpoints/step-00000400/model.safetensors" \
+    "$T/runs/whole/qv-rope-1/checkpoints/step-00000400/model.safetensors"; report $? "stopped, continued: the same bits"
 
 # ---- probes
 expect "pairs that do not fit" 2 "--pairs 20" "$BUILD/probe-data" recall --out "$T/p" --context 64 --pairs 20
 expect "an unknown task" 2 "TASK" "$BUILD/probe-data" juggle --out "$T/p"
-for task in recall copy induction; do expect "$task" 0 "sequences of 32 tokens" "$BUILD/probe-data" $task --out "$T/$task" --context 32 --pairs 2 --vocab 256 --train 256 --val 32; done
+for task in recall copy induction; do expect "$task" 0 "sequences of 32 tokens" "$BUILD/probe-data" $task \
+    --out "$T/$task" --context 32 --pairs 2 --vocab 256 --train 256 --val 32; done
 expect "the same again" 0 "" "$BUILD/probe-data" recall --out "$T/again" --context 32 --pairs 2 --vocab 256 --train 256 --val 32
-cmp -s "$T/recall/train_000000.bin" "$T/again/train_000000.bin" && cmp -s "$T/recall/train_000000.mask" "$T/again/train_000000.mask"; report $? "a function of the seed"
+cmp -s "$T/recall/train_000000.bin" "$T/again/train_000000.bin" &&
+    cmp -s "$T/recall/train_000000.mask" "$T/again/train_000000.mask"; report $? "a function of the seed"
 [[ $(tr -d '\0' <"$T/recall/train_000000.mask" | wc -c) == 512 ]]; report $? "two counted targets a sequence"
 probe() { small DATA="$T/$1" NAME="probe-$1" VARIANTS=qkv HEADS=1 LR=0.01 BATCH_TOKENS=512 STEPS=${2:-30} BASELINE=qkv; }
 expect "the trainer takes masks" 0 "" probe copy
@@ -65,7 +70,8 @@ grep -q '"accuracy":' "$T/runs/probe-copy/qkv-rope-1/metrics.jsonl"; report $? "
 first=$(head -n 1 "$T/runs/probe-copy/qkv-rope-1/metrics.jsonl" | sed 's/.*"val_loss":\([0-9.]*\).*/\1/')
 awk -v l="$first" 'BEGIN { exit !(l > 5.4 && l < 5.7) }'; report $? "the first loss is ln 256 = 5.545, over counted targets only" "$first"
 head -c 100 "$T/copy/val_000000.mask" >"$T/short" && cp "$T/short" "$T/copy/val_000000.mask"
-one_line "a mask of another length" 1 "a mask has one byte for each token" "$BUILD/train-qkv" --data "$T/copy" --context 32 --batch-tokens 32 --runs-dir "$T/runs" --run bad
+one_line "a mask of another length" 1 "a mask has one byte for each token" "$BUILD/train-qkv" --data "$T/copy" \
+    --context 32 --batch-tokens 32 --runs-dir "$T/runs" --run bad
 
 printf 'test_compare: %d checks, %d failed\n' "$checks" "$failures"
 ((failures == 0))

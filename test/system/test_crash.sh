@@ -14,7 +14,8 @@ trap '[[ -z $child ]] || kill -9 $child 2>/dev/null; rm -rf "$T"' EXIT
 make_data
 STEPS=40 END=step-00000040
 # One thread: twice as many processes are killed in the same time; the reference has two, the bits must not depend on it.
-TRAIN=("$BUILD/train-${ATTN:-qkv}" --layers 2 --width 32 --heads 2 --context 32 --batch-tokens 256 --micro-batch 4 --warmup 5 --val-tokens 1024
+TRAIN=("$BUILD/train-${ATTN:-qkv}" --layers 2 --width 32 --heads 2 --context 32 --batch-tokens 256 --micro-batch 4 \
+    --warmup 5 --val-tokens 1024
     --val-every 10 --sample-every 10 --sample-tokens 8 --steps $STEPS --save-every 3 --threads 1 --data "$DATA" --runs-dir "$R")
 train() { "${TRAIN[@]}" "$@"; }          # in the background "${TRAIN[@]}" itself: $! would be a subshell
 expect "left alone" 0 "done: best validation loss" train --run reference --threads 2

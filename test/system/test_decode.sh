@@ -13,9 +13,11 @@ trap 'rm -rf "$T"' EXIT
 export BUILD
 make_data
 "$BUILD/tokenizer" train --vocab-size 280 --out "$T/two.json" "$T/text.txt" >/dev/null
-SIZE="--layers 2 --width 32 --heads 2 --context 32 --batch-tokens 512 --micro-batch 4 --warmup 5 --lr 1e-2 --val-tokens 2048 --val-every 0 --data $DATA --runs-dir $R --quiet"
+SIZE="--layers 2 --width 32 --heads 2 --context 32 --batch-tokens 512 --micro-batch 4 --warmup 5"
+SIZE+=" --lr 1e-2 --val-tokens 2048 --val-every 0 --data $DATA --runs-dir $R --quiet"
 # shellcheck disable=SC2086
-"$BUILD/train-$MAIN" $SIZE --steps 40 --run rope && "$BUILD/train-$MAIN" $SIZE --steps 3 --run learned --pos learned && "$BUILD/train-$OTHER" $SIZE --steps 1 --run other || exit 1
+"$BUILD/train-$MAIN" $SIZE --steps 40 --run rope && "$BUILD/train-$MAIN" $SIZE --steps 3 --run learned \
+    --pos learned && "$BUILD/train-$OTHER" $SIZE --steps 1 --run other || exit 1
 RUN=$R/rope
 generate() { "$BUILD/generate-$MAIN" "$@"; }
 evaluate() { "$BUILD/evaluate-$MAIN" "$@"; }
@@ -65,20 +67,26 @@ trained=$(sed -n '$s/.*"val_loss":\([0-9.]*\).*/\1/p' "$RUN/metrics.jsonl")
 close "the trainer's validation loss" "$(number 8 "$table")" "$trained" 1e-4
 close "its bits per byte" "$(number 9 "$table")" "$(sed -n '$s/.*"bits_per_byte":\([0-9.]*\).*/\1/p' "$RUN/metrics.jsonl")" 1e-4
 same "64 windows in the file" 64 "$(($(wc -c <"$T/sequences.f32") / 4))"
-close "whose mean is the loss" "$(od -An -tf4 -v "$T/sequences.f32" | awk '{ for (i = 1; i <= NF; i++) s += $i; n += NF } END { print s / n }')" "$trained" 1e-4
+close "whose mean is the loss" "$(od -An -tf4 -v "$T/sequences.f32" |
+    awk '{ for (i = 1; i <= NF; i++) s += $i; n += NF } END { print s / n }')" "$trained" 1e-4
 overlapping=$(evaluate "$RUN" --stride 8 --max-tokens 2048)
 apart=$(evaluate "$RUN" --stride 31 --max-tokens 2048)          # the same text in windows that hardly overlap
-awk -v a="$(number 8 "$overlapping")" -v b="$(number 8 "$apart")" 'BEGIN { exit !(a > 0 && a < b) }'; report $? "overlapping windows: more context, a lower loss" "$overlapping, $apart"
+awk -v a="$(number 8 "$overlapping")" -v b="$(number 8 "$apart")" 'BEGIN { exit !(a > 0 && a < b) }';
+report $? "overlapping windows: more context, a lower loss" "$overlapping, $apart"
 expect "two and four times the context" 0 " 128 " evaluate "$RUN" --times "1 2 4" --max-tokens 1024
 expect "loss by position" 0 "" evaluate "$RUN" --by-position "$T/position.csv"
 same "in bins that double" "1 2 3 5 9 17" "$(cut -d, -f1 "$T/position.csv" | tail -n +2 | tr '\n' ' ' | sed 's/ $//')"
 head -c 3000 attention/qv.h >"$T/book.txt"
 expect "a text" 0 "rope" evaluate "$RUN" --text "$T/book.txt"
-same "every byte of it is counted" "$(evaluate "$RUN" --text "$T/book.txt" --stride 31 | awk 'NR == 2 { print $7 }')" "$(($("$BUILD/tokenizer" encode --tokenizer "$DATA/tokenizer.json" --val-fraction 0 --out "$T/one" "$T/book.txt" | sed -n 's/.* \([0-9]*\) tokens (.*/\1/p') - 2))"     # one more token ends the document
+# one more token ends the document
+same "every byte of it is counted" "$(evaluate "$RUN" --text "$T/book.txt" --stride 31 |
+    awk 'NR == 2 { print $7 }')" "$(($("$BUILD/tokenizer" encode --tokenizer "$DATA/tokenizer.json" --val-fraction 0 \
+    --out "$T/one" "$T/book.txt" | sed -n 's/.* \([0-9]*\) tokens (.*/\1/p') - 2))"
 # The right ending is in the model's text, the others are noise: a model that learned anything knows.
 for i in 1 2 3 4 5 6; do
     printf '{"ctx": "linear_forward(q, x, l.w[WQ], l.w[BQ],", "label": %d, "endings": [%s]}\n' $((i % 3)) "$(
-        for k in 0 1 2; do ((k == i % 3)) && printf '"linear_shape(l.rows(), c.C,"' || printf '"\\u00fe%s~zq|^ Q7\\u00e9j"' "$k$i"; ((k == 2)) || printf ', '; done)"
+        for k in 0 1 2; do ((k == i % 3)) && printf '"linear_shape(l.rows(), c.C,"' ||
+            printf '"\\u00fe%s~zq|^ Q7\\u00e9j"' "$k$i"; ((k == 2)) || printf ', '; done)"
 done >"$T/questions.jsonl"
 questions=$(evaluate "$RUN" --questions "$T/questions.jsonl")
 same "questions whose answers are known" "6 1.0000 1.0000 1.0000" "$(awk 'NR == 2 { print $5, $6, $7, $8 }' <<<"$questions")"
@@ -93,14 +101,16 @@ for program in generate evaluate; do
     one_line "$program: no run" 2 "which run?" $program
     one_line "$program: no such folder" 2 "no such folder" $program "$R/nowhere"
     one_line "$program: a folder that is no run" 2 "not a run's folder" $program "$T"
-    one_line "$program: another variant's run" 2 "trained with attention $OTHER, this program has $MAIN; use build/$program-$OTHER" $program "$R/other"
+    one_line "$program: another variant's run" 2 \
+        "trained with attention $OTHER, this program has $MAIN; use build/$program-$OTHER" $program "$R/other"
     one_line "$program: another tokenizer" 2 "is not the tokenizer" $program "$RUN" --tokenizer "$T/two.json"
     one_line "$program: a tokenizer that is gone" 2 "not there any more" $program "$RUN" --tokenizer "$T/none.json"
     one_line "$program: an unknown option" 2 "did you mean --threads?" $program "$RUN" --threds 1
     one_line "$program: a value that is none" 2 "is not a whole number" $program "$RUN" --threads many
     one_line "$program: learned positions end" 2 "learned positions for 32" $program "$R/learned" --context 64
 done 2>/dev/null
-mkdir -p "$R/empty" && cp "$RUN/config.json" "$R/empty" && one_line "no checkpoint yet" 2 "no checkpoint yet" generate "$R/empty" && rm -r "$R/empty"
+mkdir -p "$R/empty" && cp "$RUN/config.json" "$R/empty" && one_line "no checkpoint yet" 2 "no checkpoint yet" \
+    generate "$R/empty" && rm -r "$R/empty"
 one_line "a prompt longer than the context" 2 "is longer than the context of 32" generate "$RUN" --prompt "$(head -c 400 attention/qv.h)"
 one_line "both prompts" 2 "exclude each other" generate "$RUN" --prompt a --prompt-file "$T/prompt"
 one_line "a temperature that is none" 2 "--temperature" generate "$RUN" --prompt a --temperature -1

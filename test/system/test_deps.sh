@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Tests of scripts/deps.sh: what it gathers is enough to compile, link and run with a compiler that sees no other copy. Where the kernel
-# allows it, the system's copies are hidden by overlays in a namespace of our own; nothing outside it changes.    test/system/test_deps.sh [build]
+# Tests of scripts/deps.sh: what it gathers is enough to compile, link and run with a compiler that sees no other
+# copy. Where the kernel allows it, the system's copies are hidden by overlays in a namespace of our own; nothing
+# outside it changes.    test/system/test_deps.sh [build]
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 T=$(mktemp -d) || exit 1
@@ -33,7 +34,9 @@ int main() {
 EOF
 cat >"$T/build.sh" <<'EOF'
 # program.cpp with the flags of the Makefile's DEPS; which files the compiler and the loader took.
-cd "$1" && "$2" -std=gnu++20 -O0 -isystem deps/include -MMD program.cpp -o program -Ldeps/lib -Wl,-rpath,"$PWD/deps/lib" -lxxhash && ./program && ldd ./program
+cd "$1" &&
+    "$2" -std=gnu++20 -O0 -isystem deps/include -MMD program.cpp -o program -Ldeps/lib -Wl,-rpath,"$PWD/deps/lib" -lxxhash &&
+    ./program && ldd ./program
 EOF
 output=$(bash "$T/build.sh" "$T" "$CXX" 2>&1)
 report $? "compiles, links and runs" "$output"
@@ -43,7 +46,8 @@ elsewhere=$(tr -s ' \\' '\n' <"$T/program.d" | grep -E '/(CLI|nlohmann|doctest)/
 [[ -z $elsewhere ]]
 report $? "takes no header from elsewhere" "$elsewhere"
 
-# The same with the system's copies out of sight: overlays of the system's folders, seen by one process tree only, from which they are deleted.
+# The same with the system's copies out of sight: overlays of the system's folders, seen by one process tree
+# only, from which they are deleted.
 cat >"$T/hidden.sh" <<'EOF'
 set -e
 mkdir "$1/over" "$1/empty"
@@ -60,7 +64,9 @@ for folder in /usr/include/{CLI,nlohmann,doctest}; do [[ ! -d $folder ]] || moun
 shift 2
 "$@"
 EOF
-if unshare --mount --map-root-user bash -c "mkdir $T/probe && mount -t tmpfs none $T/probe && mkdir $T/probe/u $T/probe/w && mount -t overlay none -o lowerdir=/usr/include,upperdir=$T/probe/u,workdir=$T/probe/w /usr/include" 2>/dev/null; then
+probe="mkdir $T/probe && mount -t tmpfs none $T/probe && mkdir $T/probe/u $T/probe/w &&
+    mount -t overlay none -o lowerdir=/usr/include,upperdir=$T/probe/u,workdir=$T/probe/w /usr/include"
+if unshare --mount --map-root-user bash -c "$probe" 2>/dev/null; then
     output=$(unshare --mount --map-root-user bash "$T/hidden.sh" "$T" "$CXX" bash "$T/build.sh" "$T" "$CXX" 2>&1)
     report $? "compiles, links and runs without the system's copies" "$output"
 else

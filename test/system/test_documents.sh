@@ -78,7 +78,8 @@ ln -s "$BUILD" "$T/tree/build"
 mkdir -p "$T/tree/data"
 "$BUILD/tokenizer" train --vocab-size 300 --out "$T/t.json" README.md docs/usage.md >/dev/null
 "$BUILD/tokenizer" encode --tokenizer "$T/t.json" --out "$T/data" README.md docs/*.md train.cu model/*.h >/dev/null
-"$BUILD/train-qkv" --data "$T/data" --runs-dir "$T/tree/runs" --run first --layers 1 --context 16 --batch-tokens 64 --steps 1 --val-tokens 64 --quiet >/dev/null 2>&1
+"$BUILD/train-qkv" --data "$T/data" --runs-dir "$T/tree/runs" --run first --layers 1 --context 16 --batch-tokens 64 \
+    --steps 1 --val-tokens 64 --quiet >/dev/null 2>&1
 commands() { awk '/^```sh$/ { on = 1; next } /^```/ { on = 0 } on' "$1" | sed 's/ *#.*//; s/[[:space:]]*$//' | grep -v '^$'; }
 accepted() {       # $1 a command of a document
     local command=$1

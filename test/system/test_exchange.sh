@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# export and import against transformers (PyPI): exported logits equal to 1e-4 in fp32, generate() gives the same text at temperature 0, models made
-# by transformers come in and give its logits. Skipped, and said so, where transformers is not installed.    test/system/test_exchange.sh [build]
+# export and import against transformers (PyPI): exported logits equal to 1e-4 in fp32, generate() gives the
+# same text at temperature 0, models made by transformers come in and give its logits. Skipped, with a message,
+# where transformers is not installed.    test/system/test_exchange.sh [build]
 # Variants are tested whose evaluate and generate are built: `make test` builds the first one's, `make evaluate` all.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 BUILD=$(cd "${1:-build}" && pwd) || exit 1
 PYTHON=${PYTHON:-python3}
-"$PYTHON" -c 'import torch, transformers' 2>/dev/null || { echo "test_exchange: skipped: transformers is not installed (pip install torch transformers)"; exit 0; }
+"$PYTHON" -c 'import torch, transformers' 2>/dev/null || {
+    echo "test_exchange: skipped: transformers is not installed (pip install torch transformers)"; exit 0; }
 T=$(mktemp -d) || exit 1
 trap 'rm -rf "$T"' EXIT
 . test/system/shell_common.sh
 make_data
 export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error HF_HOME=$T/hf TOKENIZERS_PARALLELISM=false
 PROMPT='inline void attention(int'
-SIZE="--layers 2 --width 32 --heads 4 --context 64 --batch-tokens 512 --micro-batch 4 --warmup 2 --lr 1e-2 --val-tokens 128 --val-every 0 --steps 4 --data $DATA --runs-dir $R --quiet"
+SIZE="--layers 2 --width 32 --heads 4 --context 64 --batch-tokens 512 --micro-batch 4 --warmup 2"
+SIZE+=" --lr 1e-2 --val-tokens 128 --val-every 0 --steps 4 --data $DATA --runs-dir $R --quiet"
 
 cat >"$T/compare.py" <<'PY'
 # compare.py DIR PROMPT LOGITS TEXT [TOKENS]: the folder's logits and its greedy text beside ours.
@@ -30,7 +33,8 @@ with torch.no_grad():
     theirs = model(ids).logits[0].numpy()
     written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30, pad_token_id=0)
 error = np.abs(ours - theirs[:, :ours.shape[1]]).max()
-text, want = tokenizer.decode(written[0], clean_up_tokenization_spaces=False), open(text_file, "rb").read()[:-1].decode("utf-8", errors="replace")      # a token may end inside a character
+text = tokenizer.decode(written[0], clean_up_tokenization_spaces=False)
+want = open(text_file, "rb").read()[:-1].decode("utf-8", errors="replace")      # a token may end inside a character
 print(type(model).__name__, "logits differ by", error, "of", np.abs(theirs).max())
 assert error <= 1e-4, "logits"
 assert text == want, f"theirs: {text!r}\nours:   {want!r}"
@@ -42,8 +46,10 @@ both_ways() {    # variant, positions, class, more options
     # shellcheck disable=SC2086
     "$BUILD/train-$v" $SIZE --pos "$pos" --run "$name" "$@" || { report 1 "$name trains" ""; return; }
     expect "$name: exported" 0 "$class" "$BUILD/export" "$R/$name" "$T/$name"
-    "$BUILD/evaluate-$v" "$R/$name" --logits "$T/logits" --prompt "$PROMPT" >/dev/null && "$BUILD/generate-$v" "$R/$name" --prompt "$PROMPT" --temperature 0 --tokens 30 --quiet >"$T/text" || report 1 "$name: ours" ""
-    expect "$name: transformers has the same logits and text" 0 "logits differ by" "$PYTHON" "$T/compare.py" "$T/$name" "$PROMPT" "$T/logits" "$T/text"
+    "$BUILD/evaluate-$v" "$R/$name" --logits "$T/logits" --prompt "$PROMPT" >/dev/null &&
+        "$BUILD/generate-$v" "$R/$name" --prompt "$PROMPT" --temperature 0 --tokens 30 --quiet >"$T/text" || report 1 "$name: ours" ""
+    expect "$name: transformers has the same logits and text" 0 "logits differ by" "$PYTHON" "$T/compare.py" \
+        "$T/$name" "$PROMPT" "$T/logits" "$T/text"
 }
 both_ways qkv learned GPT2LMHeadModel
 both_ways qkv rope Starcoder2ForCausalLM
@@ -71,8 +77,9 @@ where, tokenizer_json = sys.argv[1:3]
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=tokenizer_json)
 V = len(tokenizer)
 gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.2))
-starcoder2 = Starcoder2ForCausalLM(Starcoder2Config(vocab_size=V, hidden_size=32, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-                                                    max_position_embeddings=64, sliding_window=None, tie_word_embeddings=True, initializer_range=0.2, norm_epsilon=1e-5))
+starcoder2 = Starcoder2ForCausalLM(Starcoder2Config(
+    vocab_size=V, hidden_size=32, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+    max_position_embeddings=64, sliding_window=None, tie_word_embeddings=True, initializer_range=0.2, norm_epsilon=1e-5))
 for name, model in (("gpt2", gpt2), ("starcoder2", starcoder2)):
     model.save_pretrained(f"{where}/{name}")
     shutil.copy(tokenizer_json, f"{where}/{name}/tokenizer.json")
@@ -83,8 +90,11 @@ expect "models with random weights" 0 "" "$PYTHON" "$T/make.py" "$T/theirs" "$T/
 for name in gpt2 starcoder2; do
     [[ -x $BUILD/evaluate-qkv ]] || continue
     expect "$name: imported" 0 "attention qkv" "$BUILD/import" "$T/theirs/$name" "$R/$name"
-    "$BUILD/evaluate-qkv" "$R/$name" --logits "$T/logits" --prompt "$PROMPT" >/dev/null && "$BUILD/generate-qkv" "$R/$name" --prompt "$PROMPT" --temperature 0 --tokens 30 --past-end --quiet >"$T/text" || report 1 "$name: ours" ""
-    expect "$name: the same logits and text" 0 "logits differ by" "$PYTHON" "$T/compare.py" "$T/theirs/$name" "$PROMPT" "$T/logits" "$T/text"
+    "$BUILD/evaluate-qkv" "$R/$name" --logits "$T/logits" --prompt "$PROMPT" >/dev/null &&
+        "$BUILD/generate-qkv" "$R/$name" --prompt "$PROMPT" --temperature 0 --tokens 30 --past-end \
+        --quiet >"$T/text" || report 1 "$name: ours" ""
+    expect "$name: the same logits and text" 0 "logits differ by" "$PYTHON" "$T/compare.py" "$T/theirs/$name" \
+        "$PROMPT" "$T/logits" "$T/text"
     expect "$name: out again" 0 "" "$BUILD/export" "$R/$name" "$T/$name-again"
     expect "$name: the same tensors as they came" 0 "equal" "$PYTHON" -c '
 import sys

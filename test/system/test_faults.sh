@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The faults of docs/RELIABILITY.md on the real programs: order of the saving calls, a full or failing disk, foreign checkpoints, gradients
 # that are not finite, spikes, signals at random moments, two processes at once, too little memory.    test/system/test_faults.sh [build]
-# Kills: test_crash.sh. Wrong options and data: test_train.sh. Damage bit by bit: test_checkpoint_damage.cpp. Hostile files: test_fuzz_corpus.cpp.
+# Kills: test_crash.sh. Wrong options and data: test_train.sh. Damage bit by bit: test_checkpoint_damage.cpp.
+# Hostile files: test_fuzz_corpus.cpp.
 # What this machine cannot do (mount, strace, a C compiler) is skipped and said.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -20,16 +21,19 @@ trap clean_up EXIT
 make_data
 skip() { printf 'skipped: %s\n' "$*"; }
 MAIN=${VARIANTS%% *} END=step-00000030
-SIZE=(--layers 2 --width 32 --heads 2 --context 32 --batch-tokens 256 --micro-batch 4 --warmup 5 --val-tokens 1024 --val-every 10 --data "$DATA" --steps 30 --threads 1)
+SIZE=(--layers 2 --width 32 --heads 2 --context 32 --batch-tokens 256 --micro-batch 4 --warmup 5 --val-tokens 1024 \
+    --val-every 10 --data "$DATA" --steps 30 --threads 1)
 TRAIN=("$BUILD/train-$MAIN" "${SIZE[@]}" --runs-dir "$R")
 train() { "${TRAIN[@]}" "$@"; }              # in the background "${TRAIN[@]}" itself: $! would be a subshell
-only_checkpoint() { report "$([[ $(ls "$1/checkpoints") == "latest"$'\n'"$2" ]]; echo $?)" "$3: the old checkpoint stays, the temporary goes" "$(ls -R "$1/checkpoints")"; }
+only_checkpoint() { report "$([[ $(ls "$1/checkpoints") == "latest"$'\n'"$2" ]]; echo $?)" \
+    "$3: the old checkpoint stays, the temporary goes" "$(ls -R "$1/checkpoints")"; }
 
 expect "left alone" 0 "done: best" train --run whole --save-every 10 --threads 2
 
 # ---- 2: the order of calls that a power cut cannot tear
 if command -v strace >/dev/null && strace -o /dev/null true 2>/dev/null; then
-    expect "under strace" 0 "" strace -f -y -e trace=fsync,fdatasync,rename,renameat,renameat2 -o "$T/strace" "$BUILD/train-$MAIN" "${SIZE[@]}" --runs-dir "$R" --run traced --steps 4 --save-every 2
+    expect "under strace" 0 "" strace -f -y -e trace=fsync,fdatasync,rename,renameat,renameat2 -o "$T/strace" \
+        "$BUILD/train-$MAIN" "${SIZE[@]}" --runs-dir "$R" --run traced --steps 4 --save-every 2
     sed -n -E -e 's|.*fsync\([0-9]+<'"$R"'/traced/?([^>]*)>.*|fsync \1|p' \
         -e 's|.*rename[a-z0-9]*\([^"]*"'"$R"'/traced/([^"]*)", [^"]*"'"$R"'/traced/([^"]*)".*|rename \1 \2|p' "$T/strace" >"$T/calls"
     c=checkpoints s=checkpoints/step-00000002
@@ -105,10 +109,12 @@ for saver in $VARIANTS; do
     for loader in $VARIANTS; do
         if [[ $saver == "$loader" ]]; then
             whole "$R/of-$saver" "$R/copy"
-            expect "$saver loads $saver" 75 "resumed from" "$BUILD/train-$loader" "${SIZE[@]}" --runs-dir "$R" --run copy --resume --stop-at 2 --quiet
+            expect "$saver loads $saver" 75 "resumed from" "$BUILD/train-$loader" "${SIZE[@]}" --runs-dir "$R" \
+                --run copy --resume --stop-at 2 --quiet
             rm -rf "$R/copy"
         else
-            one_line "$loader refuses a checkpoint of $saver" 2 "attn: $saver -> $loader" "$BUILD/train-$loader" "${SIZE[@]}" --runs-dir "$R" --run "of-$saver" --resume
+            one_line "$loader refuses a checkpoint of $saver" 2 "attn: $saver -> $loader" "$BUILD/train-$loader" \
+                "${SIZE[@]}" --runs-dir "$R" --run "of-$saver" --resume
         fi
     done
 done
@@ -124,11 +130,13 @@ done <<TABLE
 --lr 2e-3|lr: 0.001 -> 0.002
 TABLE
 "$BUILD/tokenizer" train --vocab-size 310 --out "$T/other.json" "$T/text.txt" >/dev/null
-one_line "another vocabulary beside the same shards" 1 "was encoded with another tokenizer" train --run "of-$MAIN" --resume --tokenizer "$T/other.json"
+one_line "another vocabulary beside the same shards" 1 "was encoded with another tokenizer" train --run "of-$MAIN" \
+    --resume --tokenizer "$T/other.json"
 "$BUILD/tokenizer" encode --tokenizer "$T/other.json" --out "$T/other" "$T/text.txt" >/dev/null
 one_line "another vocabulary, encoded with it" 2 "tokenizer_fingerprint" train --run "of-$MAIN" --resume --data "$T/other"
 other=$(ls -d "$BUILD/train-$MAIN"-cpu-fp64 2>/dev/null)
-if [[ -n $other ]]; then one_line "another precision" 2 'build.precision: "fp32" -> "fp64"' "$other" "${SIZE[@]}" --runs-dir "$R" --run "of-$MAIN" --resume
+if [[ -n $other ]]; then one_line "another precision" 2 'build.precision: "fp32" -> "fp64"' "$other" "${SIZE[@]}" \
+    --runs-dir "$R" --run "of-$MAIN" --resume
 else skip "no fp64 build: another precision"; fi
 
 # ---- 8: the data was changed
@@ -137,7 +145,8 @@ one_line "one byte of the data changed" 2 "data.train_fingerprint: " train --run
 
 # ---- 9: gradients that are not finite
 expect "one NaN: said, not updated" 0 "step 7: loss" env QV_SCALE_GRADIENT=7:nan "$BUILD/train-$MAIN" "${SIZE[@]}" --runs-dir "$R" --run nan
-report "$([[ $output == *"is not finite: not updated"* && $(grep -c '"step":7,.*"grad_norm":null' "$R/nan/metrics.jsonl") == 1 ]]; echo $?)" "NaN is in the log" "$output"
+report "$([[ $output == *"is not finite: not updated"* &&
+    $(grep -c '"step":7,.*"grad_norm":null' "$R/nan/metrics.jsonl") == 1 ]]; echo $?)" "NaN is in the log" "$output"
 if [[ -x $BUILD/inspect ]]; then
     expect "and not in the weights" 0 '"not_finite": 0,' "$BUILD/inspect" --json "$R/nan"
     expect "inspect: equal" 0 "equal, bit for bit" "$BUILD/inspect" "$R/whole" "$R/faulty"
@@ -146,11 +155,13 @@ if [[ -x $BUILD/inspect ]]; then
 fi
 export QV_SCALE_GRADIENT=7-12:inf
 one_line "five in a row: stopped" 1 "step 11: the gradient was not finite 5 times in a row" train --run inf --save-every 5
-report "$([[ -d $R/inf/checkpoints/step-00000010 && ! -e $R/inf/checkpoints/step-00000011 ]]; echo $?)" "the checkpoint before stays" "$(ls "$R/inf/checkpoints")"
+report "$([[ -d $R/inf/checkpoints/step-00000010 && ! -e $R/inf/checkpoints/step-00000011 ]]; echo $?)" \
+    "the checkpoint before stays" "$(ls "$R/inf/checkpoints")"
 expect "counted" 75 "" train --run counted --stop-at 9
 one_line "and the count goes through the checkpoint" 1 "step 11: " train --run counted --resume
 export QV_SCALE_GRADIENT=7:1e25
-one_line "what overflows in the optimizer's state is never saved" 1 "step 10 not saved: tensor" train --run overflow --grad-clip 0 --save-every 5
+one_line "what overflows in the optimizer's state is never saved" 1 "step 10 not saved: tensor" train --run overflow \
+    --grad-clip 0 --save-every 5
 only_checkpoint "$R/overflow" step-00000005 "overflow"
 # ---- 10: spikes
 export QV_SCALE_GRADIENT=26:1000
@@ -190,7 +201,8 @@ same_run "interrupted at random" "$R/busy" "$R/signals" $END
 printf 'signals that arrived while it ran: %d of %d\n' $signals $attempt
 report "$((signals < 4))" "signals arrived while it ran" "only $signals of $attempt; a run takes $duration ms"
 # Two steps of seconds: the second signal does not wait for the end of the first.
-"$BUILD/train-$MAIN" --layers 8 --width 256 --heads 4 --context 256 --batch-tokens 16384 --micro-batch 64 --steps 2 --val-every 0 --data "$DATA" --runs-dir "$R" --run twice >"$T/log" 2>&1 </dev/null &
+"$BUILD/train-$MAIN" --layers 8 --width 256 --heads 4 --context 256 --batch-tokens 16384 --micro-batch 64 --steps 2 \
+    --val-every 0 --data "$DATA" --runs-dir "$R" --run twice >"$T/log" 2>&1 </dev/null &
 children=($!)
 for ((i = 0; i < 500; i++)); do [[ -s $R/twice/config.json ]] && break; sleep 0.01; done
 sleep 0.1
@@ -207,15 +219,18 @@ done
 codes=""
 for child in "${children[@]}"; do wait "$child"; codes+=" $?"; done
 children=()
-report "$([[ $codes == " 0 1" || $codes == " 1 0" || $codes == " 0 2" || $codes == " 2 0" ]]; echo $?)" "two at once: one runs, one is refused" "exit codes$codes: $(cat "$T"/both*)"
+report "$([[ $codes == " 0 1" || $codes == " 1 0" || $codes == " 0 2" || $codes == " 2 0" ]]; echo $?)" \
+    "two at once: one runs, one is refused" "exit codes$codes: $(cat "$T"/both*)"
 same_run "two at once" "$R/whole" "$R/both" $END
 
 # ---- 16: memory
 big=(--layers 12 --width 1024 --heads 16 --context 512 --batch-tokens 8192 --micro-batch 16 --runs-dir "$R" --data "$DATA")
 one_line "a memory limit" 1 "out of memory" bash -c 'ulimit -v 1500000; exec "$@"' - "$BUILD/train-$MAIN" "${big[@]}" --run memory
-report "$([[ $output == *"largest"* && $output == *"--micro-batch"* ]]; echo $?)" "the largest buffers and the option to lower are named" "$output"
+report "$([[ $output == *"largest"* && $output == *"--micro-batch"* ]]; echo $?)" \
+    "the largest buffers and the option to lower are named" "$output"
 one_line "more than the machine has" 1 "this run needs" "$BUILD/train-$MAIN" "${big[@]}" --run memory --layers 500 --width 65536
-expect "--dry-run tells it too" 0 "too little; a smaller --micro-batch" "$BUILD/train-$MAIN" "${big[@]}" --run memory --layers 500 --width 65536 --dry-run
+expect "--dry-run tells it too" 0 "too little; a smaller --micro-batch" "$BUILD/train-$MAIN" "${big[@]}" \
+    --run memory --layers 500 --width 65536 --dry-run
 
 printf 'test_faults: %d checks, %d failed\n' "$checks" "$failures"
 ((failures == 0))

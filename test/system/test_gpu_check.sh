@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 T=$(mktemp -d) || exit 1
 trap 'rm -rf "$T"' EXIT
 . test/system/shell_common.sh
-export BUILD=$T/build OUT=$T/out BACKEND=emu SIZE=tiny VARIANTS="qkv qv" JOBS=1 STEPS=3 NVCC=$T/bin/nvcc PYTHON=$T/bin/python3 COMMIT=0123456789ab DEPS="" NO_INSTALL=1
+export BUILD=$T/build OUT=$T/out BACKEND=emu SIZE=tiny VARIANTS="qkv qv" JOBS=1 STEPS=3 NVCC=$T/bin/nvcc \
+    PYTHON=$T/bin/python3 COMMIT=0123456789ab DEPS="" NO_INSTALL=1
 unset PARTS LIMIT DATA MAKEFLAGS MAKELEVEL
 mkdir -p "$T/bin" "$BUILD"
 stand_in() { printf '#!/usr/bin/env bash\n%s\n' "$2" >"$1"; chmod +x "$1"; }       # file, script
@@ -26,7 +27,8 @@ SIZE=gpt2 one_line "emulation of 124M" 2 "emu with tiny" check
 stand_in "$T/bin/nvidia-smi" 'echo "NVIDIA Test 9000 80GB, 999.10, 81559 MiB, 700.00 W, 1980 MHz"; echo "NVIDIA Second, 1, 2, 3, 4"'
 stand_in "$T/bin/nvcc" 'echo "Cuda compilation tools, release 13.0, V13.0.1"'
 stand_in "$T/bin/make" 'echo "$*" >>'"$T/make.log"
-stand_in "$T/bin/compute-sanitizer" 'echo "$*" >>'"$T/sanitizer.log"'; [[ $2 == racecheck ]] && echo "========= RACECHECK SUMMARY: 0 hazards displayed" || echo "========= ERROR SUMMARY: 0 errors"'
+stand_in "$T/bin/compute-sanitizer" 'echo "$*" >>'"$T/sanitizer.log"'
+[[ $2 == racecheck ]] && echo "========= RACECHECK SUMMARY: 0 hazards displayed" || echo "========= ERROR SUMMARY: 0 errors"'
 stand_in "$T/bin/python3" '[[ $1 == -c ]] || echo "| attention forward | shape | 1.0 | 99.9 TFLOP/s |"'
 for binary in test-emu-{fp32,bf16} test-emu-model-{qkv,qv} test-emu-model-bf16-{qkv,qv}; do
     stand_in "$BUILD/$binary" 'echo "[doctest] test cases: 45 | 44 passed | 0 failed | 1 skipped"'
@@ -42,7 +44,10 @@ stand_in "$BUILD/synthetic-data" 'mkdir -p "$1" && echo "$*" >"$1/arguments"'
 trainer='while (($#)); do case $1 in --run) run=$2 ;; --runs-dir) runs=$2 ;; --micro-batch) micro=$2 ;; --data) data=$2 ;; esac; shift; done
 mkdir -p "$runs/$run/checkpoints/step-3" && cd "$runs/$run" || exit 1
 echo "{\"model\": {\"flops_per_token\": 1000.0, \"flops_per_token_causal\": 900.0}}" >config.json
-printf "step,tokens,seconds,loss,val_loss,bits_per_byte,lr,grad_norm,tokens_per_second,mfu\n1,2,3,5.7,,,1,1,1000,0.01\n2,4,6,5.5,,,1,1,500000,0.40\n3,6,9,%s,4,4,1,1,500020,0.42\n" "${LAST:-5.25}" >metrics.csv'
+{
+    echo "step,tokens,seconds,loss,val_loss,bits_per_byte,lr,grad_norm,tokens_per_second,mfu"
+    printf "1,2,3,5.7,,,1,1,1000,0.01\n2,4,6,5.5,,,1,1,500000,0.40\n3,6,9,%s,4,4,1,1,500020,0.42\n" "${LAST:-5.25}"
+} >metrics.csv'
 for v in qkv qv; do stand_in "$BUILD/train-$v-emu-bf16" "$trainer"; done
 
 # ---- everything goes well
@@ -52,7 +57,8 @@ in_page "driver and toolkit" "| driver | 999.10 |"
 in_page "toolkit" "| CUDA toolkit | 13.0 |"
 in_page "commit" "| commit | 0123456789ab |"
 in_page "emulation is said" "measures nothing"
-for binary in test-emu-fp32 test-emu-model-qv test-emu-model-bf16-qkv; do in_page "result of $binary" "| $binary | ok; 44 test cases passed, 0 failed |"; done
+for binary in test-emu-fp32 test-emu-model-qv test-emu-model-bf16-qkv; do
+    in_page "result of $binary" "| $binary | ok; 44 test cases passed, 0 failed |"; done
 for tool in memcheck racecheck initcheck synccheck; do
     in_page "result of $tool" "| $tool-bf16 | ok; "
     expect "$tool ran over both precisions" 0 "test-emu-fp32" grep -e "--tool $tool" "$T/sanitizer.log"
@@ -68,7 +74,8 @@ in_page "target: share of copy" "| layernorm forward | share of copy | - | 80% |
 in_page "target without measurement" "| 1.5B, tokens/s | tokens/s | 48500 | 56000 | 59000 | - |"
 not_in_page "nothing failed" "FAILED"
 report "$([[ ! -e $BUILD/gpu-check/runs/gpu-check-qv/checkpoints ]]; echo $?)" "checkpoints are removed"
-expect "make was told the backend and the targets" 0 "BACKEND=emu PRECISION=bf16 -j1 $BUILD/train-qkv-emu-bf16 $BUILD/train-qv-emu-bf16 $BUILD/synthetic-data" grep train "$T/make.log"
+expect "make was told the backend and the targets" 0 \
+    "BACKEND=emu PRECISION=bf16 -j1 $BUILD/train-qkv-emu-bf16 $BUILD/train-qv-emu-bf16 $BUILD/synthetic-data" grep train "$T/make.log"
 DEPS=$T/deps PARTS=train expect "make is told DEPS" 0 "" check
 expect "(it was)" 0 "DEPS=$T/deps" grep DEPS "$T/make.log"
 mkdir "$T/mydata"
@@ -86,7 +93,8 @@ COMMIT=ffff PARTS=bench expect "another commit" 0 "" check
 not_in_page "does not carry the old one's results" "## Tests"
 
 # ---- failures are said, and the rest goes on
-stand_in "$BUILD/test-emu-model-qkv" 'echo "[doctest] test cases: 9 | 7 passed | 2 failed | 0 skipped"; echo "h.0.attn.q.weight[3]: 1, PyTorch has 2"; exit 1'
+stand_in "$BUILD/test-emu-model-qkv" \
+    'echo "[doctest] test cases: 9 | 7 passed | 2 failed | 0 skipped"; echo "h.0.attn.q.weight[3]: 1, PyTorch has 2"; exit 1'
 expect "a failing test" 1 "1 steps failed" check
 in_page "its exit code and counts" "| test-emu-model-qkv | **FAILED**, exit code 1; 7 test cases passed, 2 failed |"
 in_page "the end of its log" "h.0.attn.q.weight[3]: 1, PyTorch has 2"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Hostile input to the real programs: the short form of build/hostile (test/fuzz/hostile.cpp), and what it cannot do: data and tokenizer that do
-# not belong together, a machine without threads, a program that waits when the signal comes, a run whose checkpoints are gone.
+# Hostile input to the real programs: the short form of build/hostile (test/fuzz/hostile.cpp), and what it
+# cannot do: data and tokenizer that do not belong together, a machine without threads, a program that waits
+# when the signal comes, a run whose checkpoints are gone.
 #   test/system/test_hostile.sh [build]          make hostile: the long form of the first part
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -11,7 +12,8 @@ child=""
 trap '[[ -z $child ]] || kill -9 $child 2>/dev/null; rm -rf "$T"' EXIT
 . test/system/shell_common.sh
 make_data
-TRAIN=("$BUILD/train-${VARIANTS%% *}" --layers 1 --width 16 --heads 1 --context 16 --batch-tokens 64 --val-tokens 64 --data "$DATA" --steps 4 --threads 1 --runs-dir "$R")
+TRAIN=("$BUILD/train-${VARIANTS%% *}" --layers 1 --width 16 --heads 1 --context 16 --batch-tokens 64 --val-tokens 64 \
+    --data "$DATA" --steps 4 --threads 1 --runs-dir "$R")
 train() { "${TRAIN[@]}" "$@"; }
 
 # (see below)
@@ -23,13 +25,17 @@ fi
 
 # ---- shards and tokenizer that do not belong together
 "$BUILD/tokenizer" train --vocab-size 400 --out "$T/larger.json" "$T/text.txt" >/dev/null
-one_line "a larger tokenizer than the shards'" 1 "train_000000.bin: was encoded with another tokenizer" train --run wrong --tokenizer "$T/larger.json"
+one_line "a larger tokenizer than the shards'" 1 "train_000000.bin: was encoded with another tokenizer" train \
+    --run wrong --tokenizer "$T/larger.json"
 cp -r "$DATA" "$T/mixed" && cp "$T/larger.json" "$T/mixed/tokenizer.json"
 one_line "the same in the data folder" 1 "encode the text again" train --run wrong --data "$T/mixed"
-one_line "decoding with another tokenizer" 1 "another tokenizer" bash -c '"$@" 2> >(sed "s/^tokenizer: /error: /" >&2)' - "$BUILD/tokenizer" decode --tokenizer "$T/larger.json" "$DATA/val_000000.bin"
+one_line "decoding with another tokenizer" 1 "another tokenizer" bash \
+    -c '"$@" 2> >(sed "s/^tokenizer: /error: /" >&2)' - "$BUILD/tokenizer" decode --tokenizer "$T/larger.json" "$DATA/val_000000.bin"
 cp -r "$DATA" "$T/foreign"
-for shard in "$T"/foreign/*.bin; do dd if=/dev/zero of="$shard" bs=16 seek=1 count=1 conv=notrunc status=none; done       # as llm.c writes them
-expect "shards of another program: said, and trained on" 0 "note: 2 of 2 shards in $T/foreign do not say which tokenizer made them" train --run foreign --data "$T/foreign"
+# as llm.c writes them
+for shard in "$T"/foreign/*.bin; do dd if=/dev/zero of="$shard" bs=16 seek=1 count=1 conv=notrunc status=none; done
+expect "shards of another program: said, and trained on" 0 \
+    "note: 2 of 2 shards in $T/foreign do not say which tokenizer made them" train --run foreign --data "$T/foreign"
 expect "our own: nothing to say" 0 "done: best" train --run own
 report "$([[ $output != *"note: "* ]]; echo $?)" "no note about our own shards" "$output"
 
@@ -46,14 +52,17 @@ one_line "tokens that overflow" 2 "more than 2^63 tokens" train --run wrong --st
 # ---- memory: a batch so large that its losses count
 expect "a huge batch" 0 "used at most" train --dry-run --batch-tokens 33554432 --micro-batch 16
 planned=$(sed -n 's/^memory *\([0-9.]*\) MiB: .*/\1/p' <<<"$output") used=$(sed -n 's/^memory *\([0-9.]*\) MiB used.*/\1/p' <<<"$output")
-report "$(awk -v p="$planned" -v u="$used" 'BEGIN { print !(p > 200 && u > 200 && u < 1.1 * p) }')" "planned $planned MiB, used $used" "$output"
+report "$(awk -v p="$planned" -v u="$used" 'BEGIN { print !(p > 200 && u > 200 && u < 1.1 * p) }')" \
+    "planned $planned MiB, used $used" "$output"
 
 # ---- no threads to be had; a signal while the program waits
-if cc -shared -fPIC -o "$T/few.so" test/fakes/few_threads.c -ldl 2>/dev/null && cc -shared -fPIC -o "$T/faulty.so" test/fakes/faulty_disk.c -ldl 2>/dev/null; then
+if cc -shared -fPIC -o "$T/few.so" test/fakes/few_threads.c -ldl 2>/dev/null &&
+    cc -shared -fPIC -o "$T/faulty.so" test/fakes/faulty_disk.c -ldl 2>/dev/null; then
     FEW_THREADS=0 LD_PRELOAD=$T/few.so one_line "no thread at all" 1 "no thread for signals can be started" train --run wrong --threads 4
     FEW_THREADS=2 LD_PRELOAD=$T/few.so one_line "two threads only" 1 "only 2 of 4 threads can be started" train --run wrong --threads 4
     FEW_THREADS=2 LD_PRELOAD=$T/few.so expect "as many as there are" 0 "done: best" train --run few --threads 1
-    FEW_THREADS=1 LD_PRELOAD=$T/few.so expect "the tokenizer" 1 "tokenizer: only 2 of 4 threads can be started" "$BUILD/tokenizer" train --threads 4 --vocab-size 300 --out "$T/few.json" "$T/text.txt"
+    FEW_THREADS=1 LD_PRELOAD=$T/few.so expect "the tokenizer" 1 "tokenizer: only 2 of 4 threads can be started" \
+        "$BUILD/tokenizer" train --threads 4 --vocab-size 300 --out "$T/few.json" "$T/text.txt"
     for signal in TERM INT USR1; do
         FAULTY=pread:val_000000.bin:1:hang LD_PRELOAD=$T/faulty.so "${TRAIN[@]}" --run waits >"$T/log" 2>&1 </dev/null &
         child=$!
@@ -64,7 +73,8 @@ if cc -shared -fPIC -o "$T/few.so" test/fakes/few_threads.c -ldl 2>/dev/null && 
         kill -9 "$child" 2>/dev/null
         wait "$child" 2>/dev/null
         code=$? child=""
-        report "$([[ $code == 75 && $(cat "$T/log") == "stopped by a signal during start-up; nothing has changed" ]]; echo $?)" "SIG$signal ends a program that waits for a disk" "exit code $code: $(cat "$T/log")"
+        report "$([[ $code == 75 && $(cat "$T/log") == "stopped by a signal during start-up; nothing has changed" \
+            ]]; echo $?)" "SIG$signal ends a program that waits for a disk" "exit code $code: $(cat "$T/log")"
     done
     report "$([[ ! -e $R/waits && ! -e $R/wrong ]]; echo $?)" "nothing was made" "$(ls "$R")"
 else

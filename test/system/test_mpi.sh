@@ -83,15 +83,19 @@ else
         report $? "$name: no process left of" "$pids"
     }
     culprit=$(sed -n 's/^rank 1 pid //p' "$T/killed.out")
-    check killed "process rank 1 with PID|PID $culprit RUNNING AT"                     # Open MPI names the rank, MPICH the process and its machine
-    check stopped "error: rank 2 \(.*\) did not answer: hung, stopped or lost; rank [01] .* has waited for [2-9] s at step [0-9]+ in [a-z-]+ of "
+    # Open MPI names the rank, MPICH the process and its machine
+    check killed "process rank 1 with PID|PID $culprit RUNNING AT"
+    silent="did not answer: hung, stopped or lost; rank [01] .* has waited for [2-9] s"
+    check stopped "error: rank 2 \(.*\) $silent at step [0-9]+ in [a-z-]+ of "
     check stopped0 "error: rank 0 \(.*\) did not answer.*; rank 1 .* at step [0-9]+ in "
     check hung "error: rank 1 \(.*\) did not answer.* at step 20 in (reduce-scatter of h.3|sum of loss)"
     check lost "error: rank 2: disk of rank 2 is gone"
     check apart "^error: (all ranks answered|rank [01]: MPI)"
     if [[ -x $NCCL ]]; then
-        check nccl_held "error: rank [01]: reduce-scatter of h.3 of step 1 is not done after [0-9]+ s, and the main thread is held inside a CUDA call"
-        check nccl_stopped "error: rank 1 \(.*\) did not answer.*; rank 0 .* at step [0-9]+ in (reduce-scatter of h.3|sum of loss|agreement of stop)"
+        held="is not done after [0-9]+ s, and the main thread is held inside a CUDA call"
+        check nccl_held "error: rank [01]: reduce-scatter of h.3 of step 1 $held"
+        where="(reduce-scatter of h.3|sum of loss|agreement of stop)"
+        check nccl_stopped "error: rank 1 \(.*\) did not answer.*; rank 0 .* at step [0-9]+ in $where"
     fi
     ((took < 25000))
     report $? "faults are over within 25 s" "$took ms"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Whole training runs on several ranks against one: the same curve for ZeRO 0, 1 and 2, the same bits with --deterministic-ranks, resuming on
-# another number, memory that falls as 1/N, and faults 9, 11, 12, 13, 14 of docs/RELIABILITY.md.    test/system/test_ranks.sh [build]
+# Whole training runs on several ranks against one: the same curve for ZeRO 0, 1 and 2, the same bits with
+# --deterministic-ranks, resuming on another number, memory that falls as 1/N, and faults 9, 11, 12, 13, 14 of
+# docs/RELIABILITY.md.    test/system/test_ranks.sh [build]
 # The messages themselves are tested by test_mpi.sh. Without MPI everything here is skipped, and that is said.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -26,7 +27,8 @@ MPI=(mpirun)
 if mpirun --version 2>&1 | grep -q "Open MPI"; then
     MPI=(mpirun --allow-run-as-root --oversubscribe --mca btl "self,vader")
 fi
-SIZE=(--layers 2 --width 48 --heads 4 --context 32 --batch-tokens 768 --micro-batch 2 --warmup 5 --val-tokens 1000 --val-every 10 --data "$DATA" --threads 1 --runs-dir "$R")
+SIZE=(--layers 2 --width 48 --heads 4 --context 32 --batch-tokens 768 --micro-batch 2 --warmup 5 --val-tokens 1000 \
+    --val-every 10 --data "$DATA" --threads 1 --runs-dir "$R")
 mpi() {          # ranks, variant, options...
     local ranks=$1 variant=$2
     shift 2
@@ -36,7 +38,11 @@ mpi() {          # ranks, variant, options...
 difference() {
     paste -d, <(cut -d, -f1,4,5,8 "$1/metrics.csv") <(cut -d, -f1,4,5,8 "$2/metrics.csv") | awk -F, '
         NR > 1 { if ($1 != $5) worst = 9
-                 for (i = 2; i <= 4; i++) { d = $i - $(i + 4); if (d < 0) d = -d; s = $i > 0 ? $i : 1; if (d / s > worst) worst = d / s; if (($i == "") != ($(i + 4) == "")) worst = 9 } }
+                 for (i = 2; i <= 4; i++) {
+                     d = $i - $(i + 4); if (d < 0) d = -d
+                     s = $i > 0 ? $i : 1
+                     if (d / s > worst) worst = d / s
+                     if (($i == "") != ($(i + 4) == "")) worst = 9 } }
         END { if (NR < 3) worst = 9; printf "%g", worst }'
 }
 close_to() {     # description, run, run, tolerance
@@ -64,7 +70,8 @@ rank_pid() {             # run, rank: its process
 gone() { ! pgrep -f -- "^$BUILD/train-.*--run $1( |\$)" >/dev/null; }
 
 # ---- the same curve: any number of ranks, any ZeRO stage. Only the order of fp32 additions differs.
-for variant in $VARIANTS; do expect "$variant alone" 0 "done: best" "$BUILD/train-$variant" "${SIZE[@]}" --run "one-$variant" --steps 20; done
+for variant in $VARIANTS; do expect "$variant alone" 0 "done: best" "$BUILD/train-$variant" "${SIZE[@]}" \
+    --run "one-$variant" --steps 20; done
 for zero in 0 1 2; do
     for ranks in 2 3 4; do
         expect "$ranks ranks, zero $zero" 0 "done: best" mpi $ranks "$MAIN" --zero $zero --run "r$ranks-z$zero" --steps 20
@@ -77,7 +84,8 @@ for variant in ${VARIANTS#"$MAIN"}; do
     close_to "$variant, $ranks ranks, zero $zero" "$R/one-$variant" "$R/r-$variant" 1e-6
     ranks=$((5 - ranks)) zero=$((3 - zero))
 done
-expect "another micro-batch on 2 ranks" 0 "done: best" "${MPI[@]}" -np 2 "$BUILD/train-$MAIN" "${SIZE[@]}" --micro-batch 6 --run micro --steps 20
+expect "another micro-batch on 2 ranks" 0 "done: best" "${MPI[@]}" -np 2 "$BUILD/train-$MAIN" "${SIZE[@]}" \
+    --micro-batch 6 --run micro --steps 20
 close_to "another micro-batch on 2 ranks" "$R/one-$MAIN" "$R/micro" 1e-6
 mpi 2 "$MAIN" --run again --steps 20 >/dev/null 2>&1
 same "2 ranks twice" "$R/r2-z1" "$R/again"
@@ -92,7 +100,8 @@ for ranks in 2 4; do
     done
 done
 close_to "deterministic against not" "$R/one-$MAIN" "$R/d1" 1e-6
-expect "3 ranks are no power of two" 2 "must be a power of two and a multiple of the 3 ranks" mpi 3 "$MAIN" --run no --steps 1 --batch-tokens 1536 --micro-batch 1
+expect "3 ranks are no power of two" 2 "must be a power of two and a multiple of the 3 ranks" mpi 3 "$MAIN" --run no \
+    --steps 1 --batch-tokens 1536 --micro-batch 1
 expect "not with zero 2" 2 "goes with --zero 0 or 1" mpi 2 "$MAIN" --run no --steps 1 --zero 2
 
 # ---- a checkpoint does not know how many wrote it
@@ -107,7 +116,8 @@ done
 start() {        # run, ranks, options: in the background, until step 6
     local run=$1 ranks=$2
     shift 2
-    "${MPI[@]}" -np "$ranks" "$BUILD/train-$MAIN" "${SIZE[@]}" --run "$run" --steps 100000 --schedule constant --save-every 5 "$@" >"$T/$run.out" 2>&1 </dev/null &
+    "${MPI[@]}" -np "$ranks" "$BUILD/train-$MAIN" "${SIZE[@]}" --run "$run" --steps 100000 --schedule constant \
+        --save-every 5 "$@" >"$T/$run.out" 2>&1 </dev/null &
     job=$!
     wait_for_step "$run" 6
     report $? "$run: runs" "$(cat "$T/$run.out")"
@@ -149,19 +159,25 @@ ended usr1 "stopped at step [0-9]+ \(SIGUSR1\)"
 report "$((code != 75))" "usr1: exit code $code, not 75"
 
 # ---- 9: a gradient that is not finite on one rank
-expect "NaN on rank 1" 0 "step 7: loss" env QV_SCALE_GRADIENT=7:nan@1 "${MPI[@]}" -np 4 "$BUILD/train-$MAIN" "${SIZE[@]}" --run nan4 --steps 20
+expect "NaN on rank 1" 0 "step 7: loss" env QV_SCALE_GRADIENT=7:nan@1 "${MPI[@]}" -np 4 "$BUILD/train-$MAIN" \
+    "${SIZE[@]}" --run nan4 --steps 20
 expect "NaN alone" 0 "is not finite: not updated" env QV_SCALE_GRADIENT=7:nan "$BUILD/train-$MAIN" "${SIZE[@]}" --run nan1 --steps 20
 same "all ranks skip the step" "$R/nan1" "$R/nan4"
-expect "NaN for ever" 1 "not finite 5 times in a row" env QV_SCALE_GRADIENT=7-99:nan@2 "${MPI[@]}" -np 4 "$BUILD/train-$MAIN" "${SIZE[@]}" --run nans --steps 20 --save-every 3
-report "$([[ $(tail -n 1 "$R/nans/checkpoints/latest") == step-00000009 ]]; echo $?)" "NaN for ever: no checkpoint after the last good ones" "$(ls "$R/nans/checkpoints")"
+expect "NaN for ever" 1 "not finite 5 times in a row" env QV_SCALE_GRADIENT=7-99:nan@2 "${MPI[@]}" -np 4 \
+    "$BUILD/train-$MAIN" "${SIZE[@]}" --run nans --steps 20 --save-every 3
+report "$([[ $(tail -n 1 "$R/nans/checkpoints/latest") == step-00000009 ]]; echo $?)" \
+    "NaN for ever: no checkpoint after the last good ones" "$(ls "$R/nans/checkpoints")"
 
 # ---- 14: ranks that differ
 other=$(set -- $VARIANTS; echo "${2:-$MAIN}")
-expect "two variants" 2 "rank 1: differs from rank 0" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : -np 1 "$BUILD/train-$other" "${SIZE[@]}" --run mix
+expect "two variants" 2 "rank 1: differs from rank 0" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix \
+    : -np 1 "$BUILD/train-$other" "${SIZE[@]}" --run mix
 report "$([[ $output == *"attn: \"$MAIN\" -> \"$other\""* ]]; echo $?)" "two variants: both are named" "$output"
-expect "two rates" 2 "options.lr: 0.001 -> 0.002" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix --lr 2e-3
+expect "two rates" 2 "options.lr: 0.001 -> 0.002" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : \
+    -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix --lr 2e-3
 cp -r "$DATA" "$T/data2" && printf '\1' | dd of="$T/data2/train_000000.bin" bs=1 seek=3000 conv=notrunc 2>/dev/null
-expect "two data sets" 2 "data.train_fingerprint" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix --data "$T/data2"
+expect "two data sets" 2 "data.train_fingerprint" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : \
+    -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix --data "$T/data2"
 report "$([[ ! -e $R/mix ]]; echo $?)" "ranks that differ leave nothing behind"
 
 # ---- one voice
@@ -169,7 +185,8 @@ expect "a wrong option" 2 "did you mean --layers?" mpi 3 "$MAIN" --layer 2
 report "$([[ $(grep -c '^error' <<<"$output") == 1 ]]; echo $?)" "a wrong option is reported once" "$output"
 expect "an indivisible batch" 2 "the nearest: " mpi 3 "$MAIN" --deterministic-ranks 0 --batch-tokens 128 --run no
 expect "rank logs" 0 "done: best" mpi 2 "$MAIN" --run logs --steps 3 --rank-logs
-report "$([[ -s $R/logs/rank-1.log && ! -e $R/logs/rank-0.log && $(grep -c 'done: best' <<<"$output") == 1 ]]; echo $?)" "rank 1 has a log, rank 0 the screen" "$output"
+report "$([[ -s $R/logs/rank-1.log && ! -e $R/logs/rank-0.log && $(grep -c 'done: best' <<<"$output") == 1 ]];
+    echo $?)" "rank 1 has a log, rank 0 the screen" "$output"
 
 # ---- memory of the optimizer's state falls as 1/N (buckets are padded to N x 1024 elements each)
 moment_kib() {   # ranks: sets kib
@@ -187,7 +204,8 @@ done
 # ---- bf16 weights with fp32 master copies that are divided among the ranks, in the emulated CUDA kernels
 EMU=$BUILD/train-$MAIN-emu-bf16
 if [[ -x $EMU ]]; then
-    SMALL=(--layers 1 --width 64 --heads 2 --context 16 --batch-tokens 64 --micro-batch 2 --warmup 1 --val-tokens 64 --val-every 2 --data "$DATA" --threads 1 --runs-dir "$R" --steps 3 --deterministic-ranks 2)
+    SMALL=(--layers 1 --width 64 --heads 2 --context 16 --batch-tokens 64 --micro-batch 2 --warmup 1 --val-tokens 64 \
+        --val-every 2 --data "$DATA" --threads 1 --runs-dir "$R" --steps 3 --deterministic-ranks 2)
     expect "bf16 alone" 0 "done: best" "$EMU" "${SMALL[@]}" --run b1
     expect "bf16 on 2" 0 "done: best" "${MPI[@]}" -np 2 "$EMU" "${SMALL[@]}" --run b2
     same "bf16 on 2 ranks against one" "$R/b1" "$R/b2"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Tests of scripts/run_tests.sh on suites made here: one that hangs is ended within its limit together with all that it started, one that leaves
-# a process behind, crashes, says nothing or is missing counts as failed; the counts add up.        test/system/test_run_tests.sh [build]
+# Tests of scripts/run_tests.sh on suites made here: one that hangs is ended within its limit together with
+# all that it started; one that leaves a process behind, crashes, says nothing or is missing counts as failed;
+# the counts add up.        test/system/test_run_tests.sh [build]
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 T=$(mktemp -d) || exit 1
@@ -27,7 +28,8 @@ sleep 1000 & echo \$! >$T/group.pid
 setsid bash -c 'echo \$\$ >$T/daemon.pid; trap "" TERM; while :; do sleep 1000; done' &
 env -i PATH="\$PATH" sleep 1001 & echo \$! >$T/unmarked.pid
 if [[ -n "$mpirun" ]]; then
-    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 $mpirun --oversubscribe -np 2 bash -c 'echo \$\$ >$T/rank-\$RANDOM\$\$.pid; sleep 1000' &
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \\
+        $mpirun --oversubscribe -np 2 bash -c 'echo \$\$ >$T/rank-\$RANDOM\$\$.pid; sleep 1000' &
 fi
 echo \$\$ >$T/suite.pid
 echo "the last words"
@@ -38,7 +40,8 @@ started=$(now_ms)
 expect "a suite that hangs is ended and named" 1 "test_hang.sh                      0 passed   1 failed" run "$T/scripts/run_tests.sh" hang
 took=$(($(now_ms) - started))
 report "$((took < 2000 || took > 60000))" "a suite that hangs: ended after its 2 s" "$took ms"
-report "$([[ $output == *"did not end within 2 s"*"the last words"*"failed: test_hang.sh (did not end within 2 s)"*"0 passed, 1 failed" ]]; echo $?)" "it says so, with its output" "$output"
+[[ $output == *"did not end within 2 s"*"the last words"*"failed: test_hang.sh (did not end within 2 s)"*"0 passed, 1 failed" ]]
+report $? "it says so, with its output" "$output"
 for what in suite group daemon unmarked; do
     gone_within 3 "$T/$what.pid"
     report $? "a suite that hangs: no process is left of it ($what)"

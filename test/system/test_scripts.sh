@@ -17,7 +17,8 @@ check() {        # description, expected exit code, text that must appear ("" fo
     checks=$((checks + 1))
     if [[ $got != "$code" || $output != *"$text"* ]]; then
         failures=$((failures + 1))
-        printf 'FAILED: %s\n  command: %s\n  exit code %s, expected %s; expected text: %s\n%s\n' "$what" "$*" "$got" "$code" "$text" "$output" | head -40
+        printf 'FAILED: %s\n  command: %s\n  exit code %s, expected %s; expected text: %s\n%s\n' "$what" "$*" "$got" \
+            "$code" "$text" "$output" | head -40
     fi
 }
 stand_in() { printf '#!%s\n%s\n' "$BASH_PATH" "$2" >"$1"; chmod +x "$1"; }       # file, script
@@ -25,7 +26,8 @@ stand_in() { printf '#!%s\n%s\n' "$BASH_PATH" "$2" >"$1"; chmod +x "$1"; }      
 # ---- setup.sh
 nothing() { env -i PATH=/nonexistent "$@" "$BASH_PATH" scripts/setup.sh "${MODE:-build}"; }
 apt="apt-get update && apt-get install -y"
-check "an empty machine is told the exact command, without the sudo that it lacks" 1 $'install with:\n  '"$apt g++ make libcli11-dev nlohmann-json3-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
+check "an empty machine is told the exact command, without the sudo that it lacks" 1 \
+    $'install with:\n  '"$apt g++ make libcli11-dev nlohmann-json3-dev libxxhash-dev libdnnl-dev libopenblas-dev" nothing
 MODE=test check "tests need doctest and procps" 1 "libxxhash-dev doctest-dev procps" nothing
 MODE=compare check "compare wants rsvg-convert, curl and a text" 1 "librsvg2-bin curl" nothing
 MODE=data check "so does make data" 1 "openmpi-bin curl" nothing
@@ -56,7 +58,8 @@ if ((EUID == 0)); then
 [[ $* == *" update" ]] && { echo >'"$T/updated"'; exit 0; }
 [[ -f '"$T/updated"' && $* != *libdnnl-dev* && $DEBIAN_FRONTEND == noninteractive ]] || { echo "E: Unable to locate package"; exit 100; }
 echo "$*" >>'"$T/installed"'
-printf "#!'"$BASH_PATH"'\n[[ \$* == *dumpversion* ]] && echo 12 && exit\nwhile read -r line; do [[ \$line == have* ]] && [[ \$line != *dnnl* ]] && echo \"\$line\"; done\nexit 0\n" >'"$T/bin/g++"'
+printf "%s\n" "#!'"$BASH_PATH"'" "[[ \$* == *dumpversion* ]] && echo 12 && exit" \
+    "while read -r line; do [[ \$line == have* ]] && [[ \$line != *dnnl* ]] && echo \"\$line\"; done" "exit 0" >'"$T/bin/g++"'
 '"$(command -v chmod)"' +x '"$T/bin/g++"
     on_root() { env -i PATH="$T/bin" BUILD="$T/state" "$BASH_PATH" scripts/setup.sh build; }
     check "installs after one update, lives without what the archive lacks" 0 "works without, better with: $apt libdnnl-dev" on_root
@@ -68,8 +71,10 @@ fi
 
 # ---- get_data.sh
 mkdir "$T/tools"
-for tool in grep dirname sed cut sha256sum mkdir rm cat awk wc mktemp head mv curl wget; do ln -s "$(command -v $tool || command -v true)" "$T/tools/$tool"; done
-get_data() { env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" SHAKESPEARE_URL=http://127.0.0.1:9/input.txt "$BASH_PATH" scripts/get_data.sh "$@"; }
+for tool in grep dirname sed cut sha256sum mkdir rm cat awk wc mktemp head mv curl wget; do
+    ln -s "$(command -v $tool || command -v true)" "$T/tools/$tool"; done
+get_data() { env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" \
+    SHAKESPEARE_URL=http://127.0.0.1:9/input.txt "$BASH_PATH" scripts/get_data.sh "$@"; }
 stand_in "$T/tokenizer" 'mode=$1; out=""; while (($#)); do [[ $1 == --out ]] && out=$2; shift; done
 echo "$mode" >>'"$T/tokenizer.log"'
 if [[ $mode == train ]]; then echo "{}" >"$out"; else echo x >"$out/train.bin"; echo x >"$out/val.bin"; fi'
@@ -86,7 +91,8 @@ check "its stamp" 0 "vocabulary: 1024" cat "$T/data/mine/source.txt"
 check "again: nothing is done" 0 "$T/data/mine" get_data --out "$T/data/mine" --source "$T/mine.txt"
 check "(the tokenizer ran once)" 0 "train
 encode" cat "$T/tokenizer.log"
-elsewhere() { (cd "$T" && env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" "$BASH_PATH" "$OLDPWD/scripts/get_data.sh" "$@"); }
+elsewhere() { (cd "$T" && env -i PATH="$T/tools" DATA_ROOT="$T/data" TOKENIZER="$T/tokenizer" "$BASH_PATH" \
+    "$OLDPWD/scripts/get_data.sh" "$@"); }
 check "relative paths are the caller's" 0 "$T/data/mine" elsewhere --out data/mine --source mine.txt
 check "(the same folder, still ready)" 0 "2" grep -c . "$T/tokenizer.log"
 seq 1 2001 >"$T/mine.txt"
@@ -94,18 +100,20 @@ check "changed text is encoded again" 0 "training a tokenizer" get_data --out "$
 mkdir -p "$T/data/raw"
 echo "not shakespeare" >"$T/data/raw/tinyshakespeare.txt"
 check "a file of the right name with other content is not taken" 1 "can not be fetched" get_data --source shakespeare
-stand_in "$T/tools/bible" 'for i in {1..50000}; do echo "Ge$((i / 30)):$i In the beginning God created the heaven and the earth, and the rest, verse $i."; done'
+verse='echo "Ge$((i / 30)):$i In the beginning God created the heaven and the earth, and the rest, verse $i."'
+stand_in "$T/tools/bible" "for i in {1..50000}; do $verse; done"
 check "the King James Bible is taken instead" 0 "$T/data/kjv" get_data
 check "another vocabulary has a folder of its own" 0 "$T/data/kjv-300" get_data --vocab 300
 check "its references are gone" 0 "In the beginning God" head -n 1 "$T/data/raw/kjv.txt"
 
 # Two at once with nothing there yet: with flock the second waits, without it each makes its own; both find the whole text.
-stand_in "$T/slow-bible" 'for i in {1..50000}; do ((i % 10000)) || sleep 0.2; echo "Ge$((i / 30)):$i In the beginning God created the heaven and the earth, and the rest, verse $i."; done'
+stand_in "$T/slow-bible" "for i in {1..50000}; do ((i % 10000)) || sleep 0.2; $verse; done"
 mv "$T/tools/bible" "$T/fast-bible" && mv "$T/slow-bible" "$T/tools/bible"
 ln -s "$(command -v sleep)" "$T/tools/sleep"
 for with in without-flock flock; do
     [[ $with == flock ]] && ln -s "$(command -v flock || command -v true)" "$T/tools/flock"
-    two() { DATA_ROOT=$T/two-$with; env -i PATH="$T/tools" DATA_ROOT="$T/two-$with" TOKENIZER="$T/tokenizer" "$BASH_PATH" scripts/get_data.sh --source kjv; }
+    two() { DATA_ROOT=$T/two-$with; env -i PATH="$T/tools" DATA_ROOT="$T/two-$with" TOKENIZER="$T/tokenizer" \
+        "$BASH_PATH" scripts/get_data.sh --source kjv; }
     two >"$T/two.log" 2>&1 &
     check "two at once: $with" 0 "$T/two-$with/kjv" two
     wait $!
@@ -117,19 +125,28 @@ mv "$T/fast-bible" "$T/tools/bible"
 
 # ---- the Makefile's own words
 make_says() { env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES make -n "$@"; }
-check "a mistyped variant, before anything is compiled" 2 "qvv: no such variant, there is no attention/qvv.h; choose among: qkv" make_says compare VARIANTS="qkv qvv"
+check "a mistyped variant, before anything is compiled" 2 \
+    "qvv: no such variant, there is no attention/qvv.h; choose among: qkv" make_says compare VARIANTS="qkv qvv"
 check "a mistyped ATTN" 2 "kqv: no such variant" make_says ATTN=kqv
 check "an unknown BLAS" 2 "BLAS=mkl: choose auto, onednn, openblas or none" make_says build/tokenizer BLAS=mkl
 stand_in "$T/no-openblas" '[[ $* == *-lopenblas* || $* == *-ldnnl* ]] && exit 1; exec g++ "$@"'
-check "a BLAS whose header alone is there" 2 "BLAS=openblas: no program can be linked with -lopenblas; apt-get install libopenblas-dev" make_says build/tokenizer BLAS=openblas CXX="$T/no-openblas"
+check "a BLAS whose header alone is there" 2 \
+    "BLAS=openblas: no program can be linked with -lopenblas; apt-get install libopenblas-dev" make_says \
+    build/tokenizer BLAS=openblas CXX="$T/no-openblas"
 check "(auto then takes none)" 0 "build/obj/cpu-fp32-none-native/tokenizer/main.o" make_says build/tokenizer CXX="$T/no-openblas" V=1
 
 # ---- compare.sh with stand-in trainers
 mkdir -p "$T/build" "$T/shards"
 touch "$T/shards/train.bin" "$T/shards/val.bin"
-trainer='[[ $* == --help ]] && { echo "Attention --gqa-form       NAME  one | two"; echo "          --gqa-tied             a flag"; echo "Model     --kv-heads       N     heads"; exit 0; }
+trainer='if [[ $* == --help ]]; then
+    echo "Attention --gqa-form       NAME  one | two"
+    echo "          --gqa-tied             a flag"
+    echo "Model     --kv-heads       N     heads"
+    exit 0
+fi
 if [[ $* == *--dry-run* ]]; then
-    echo "numbers   {\"parameters\":1048576,\"parameters_non_embedding\":786432,\"cache_bytes_per_token\":4096,\"flops_per_token\":5505024,\"memory_bytes\":${MEMORY:-1000000}}"
+    printf "%s" "numbers   {\"parameters\":1048576,\"parameters_non_embedding\":786432,\"cache_bytes_per_token\":4096,"
+    echo "\"flops_per_token\":5505024,\"memory_bytes\":${MEMORY:-1000000}}"
     echo "numbers   {\"step_seconds\":0.5}"
     exit 0
 fi
@@ -143,16 +160,22 @@ if [[ $attn == mla ]]; then echo "mla: cannot factor 7" >&2; exit 3; fi
 loss=2.0; [[ $attn == gqa ]] && loss=2.1; [[ $seed == 2 ]] && loss=${loss}5
 cat >"$dir/$run/config.json" <<END
 {"attn": "$attn", "options": {"pos": "rope", "seed": $seed, "steps": 20, "batch_tokens": 512, "lr": 0.003, "threads": 2},
- "model": {"parameters": 1048576, "parameters_non_embedding": 786432, "cache_bytes_per_token": 4096, "flops_per_token": 5505024, "vocab_size": 512},
- "machine": {"cpu": "Z80", "threads": 2}, "build": {"commit": "abc", "compiler": "g++"}, "data": {"train_tokens": 1024, "val_tokens": 512, "fingerprint": "f"}}
+ "model": {"parameters": 1048576, "parameters_non_embedding": 786432, "cache_bytes_per_token": 4096,
+           "flops_per_token": 5505024, "vocab_size": 512},
+ "machine": {"cpu": "Z80", "threads": 2}, "build": {"commit": "abc", "compiler": "g++"},
+ "data": {"train_tokens": 1024, "val_tokens": 512, "fingerprint": "f"}}
 END
-for step in 0 10 18 20; do echo "{\"step\": $step, \"tokens\": $((step * 512)), \"seconds\": $step, \"loss\": 2.2, \"val_loss\": $loss, \"bits_per_byte\": 1.5, \"lr\": 0.1, \"grad_norm\": 1, \"tokens_per_second\": 1500, \"mfu\": null}"; done >"$dir/$run/metrics.jsonl"'
+for step in 0 10 18 20; do
+    printf "%s" "{\"step\": $step, \"tokens\": $((step * 512)), \"seconds\": $step, \"loss\": 2.2, \"val_loss\": $loss, "
+    echo "\"bits_per_byte\": 1.5, \"lr\": 0.1, \"grad_norm\": 1, \"tokens_per_second\": 1500, \"mfu\": null}"
+done >"$dir/$run/metrics.jsonl"'
 for variant in qkv gqa mla; do stand_in "$T/build/train-$variant" "$trainer"; done
 ln -s "$BUILD/report" "$BUILD/compare" "$T/build/"
 compare() { env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=c SIZE=tiny SEEDS=1 "$@" scripts/compare.sh; }
 check "an unknown size" 2 "choose tiny" compare SIZE=huge VARIANTS=qkv
 check "a missing trainer is found before training" 1 "train-qv is missing" compare VARIANTS="qkv qv"
-check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --context 64 --batch-tokens 512 --steps 60" compare VARIANTS=qkv DRY_RUN=1
+check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --context 64 --batch-tokens 512 --steps 60" \
+    compare VARIANTS=qkv DRY_RUN=1
 check "(and trains nothing)" 1 "" test -e "$T/trainer.log"
 check "two variants" 0 "[2/2] gqa, rope, seed 1" compare VARIANTS="qkv gqa" STEPS=20
 report=$T/runs/c/report.md
@@ -173,7 +196,8 @@ check "(four trainings in all)" 0 "4" grep -c . "$T/trainer.log"
 check "a failing variant: message and exit code" 1 "mla-rope-1 failed with exit code 3" compare VARIANTS="mla qkv" STEPS=20
 check "(its own words are seen)" 1 "mla: cannot factor 7" compare VARIANTS="mla qkv" STEPS=20
 touch "$T/slow"
-env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=s SIZE=tiny SEEDS=1 VARIANTS="qkv gqa" STEPS=20 scripts/compare.sh >"$T/stopped.log" 2>&1 &
+env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=s SIZE=tiny SEEDS=1 VARIANTS="qkv gqa" STEPS=20 \
+    scripts/compare.sh >"$T/stopped.log" 2>&1 &
 pid=$!
 for i in {1..100}; do [[ -f $T/running ]] && break; sleep 0.05; done
 kill -TERM $pid
@@ -194,16 +218,20 @@ check "a row's option that is not there" 2 "gqa has no option dc (its own: form,
 check "a row twice" 2 "gqa is there twice" dry VARIANTS="gqa gqa"
 check "an unknown way of being equal" 2 "choose of layout" dry VARIANTS=gqa MATCH=weight
 check "a number of seeds" 2 "SEEDS=many" compare SEEDS=many VARIANTS=qkv
-check "seeds follow from the minutes: 60 steps of half a second" 0 "2 rows x 1 position x 2 seeds" compare NAME=m VARIANTS="qkv gqa" SEEDS= MINUTES=4 AT_ONCE=1
+check "seeds follow from the minutes: 60 steps of half a second" 0 "2 rows x 1 position x 2 seeds" compare NAME=m \
+    VARIANTS="qkv gqa" SEEDS= MINUTES=4 AT_ONCE=1
 check "(and stay as planned)" 0 "x 2 seeds" compare NAME=m VARIANTS="qkv gqa" SEEDS= MINUTES=60 AT_ONCE=1
 check "comparison.json" 0 '"finished": 4' cat "$T/runs/m/comparison.json"
 half=$(awk '/^MemAvailable/ { printf "%.0f", $2 * 600 }' /proc/meminfo)
-check "what does not fit in memory side by side runs one after the other" 0 "1 at a time" compare NAME=n VARIANTS="qkv gqa" AT_ONCE=2 MEMORY="$half"
-check "what does not fit at all is said before training" 1 "GiB of memory and the machine has" compare NAME=n VARIANTS="qkv gqa" MEMORY=1000000000000000
+check "what does not fit in memory side by side runs one after the other" 0 "1 at a time" compare NAME=n \
+    VARIANTS="qkv gqa" AT_ONCE=2 MEMORY="$half"
+check "what does not fit at all is said before training" 1 "GiB of memory and the machine has" compare NAME=n \
+    VARIANTS="qkv gqa" MEMORY=1000000000000000
 check "records are kept" 0 "" compare NAME=r VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
 check "(thinned logs)" 0 "" test -s "$T/records/r/gqa-rope-1/metrics.jsonl"
 rm -r "$T/runs/r"
-check "a comparison is taken up from its records" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare NAME=r VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
+check "a comparison is taken up from its records" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare NAME=r \
+    VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
 
 # ---- report
 check "no runs" 1 "no run in it" "$BUILD/report" "$T/shards"
@@ -213,7 +241,8 @@ mkdir -p "$T/odd dir's/empty"
 cp -r "$T/runs/c/qkv-rope-1" "$T/odd dir's/"
 echo '{}' >"$T/odd dir's/empty/config.json"
 check "a run without metrics is named, odd folder names work" 0 "holds no measurement" "$BUILD/report" "$T/odd dir's"
-check "without rsvg-convert there is the SVG, and it says how to get PNG" 0 "apt-get install -y librsvg2-bin" env PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
+check "without rsvg-convert there is the SVG, and it says how to get PNG" 0 "apt-get install -y librsvg2-bin" env \
+    PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
 check "(the table)" 0 "| gqa | 2.1250 ± 0.0354 | +0.1000 | two seeds |" cat "$T/no-plot/report.md"
 check "quiet" 0 "" test -z "$("$BUILD/report" "$T/runs/c" --quiet)"
 check "a wrong level" 2 "--alpha x: give a probability" "$BUILD/report" "$T/runs/c" --alpha x

@@ -155,9 +155,8 @@ TEST_CASE("command: train, encode, decode; wrong options exit 2; existing output
     CHECK_FALSE(fs::exists(w / "x.json"));
 
     const std::vector<std::vector<std::string>> wrong = {
-        {}, {"trian"}, {"train"}, {"train", "--vocab", "300", "--out", w / "x.json", text}, {"train", "--vocab-size",
-                                                                                             "3e2x", "--out",
-                                                                                             w / "x.json", text},
+        {}, {"trian"}, {"train"}, {"train", "--vocab", "300", "--out", w / "x.json", text},
+        {"train", "--vocab-size", "3e2x", "--out", w / "x.json", text},
         {"train", "--vocab-size", "100", "--out", w / "x.json", text}, {"train", "--vocab-size", "-5", "--out", w / "x.json", text},
         {"encode", "--tokenizer", w / "t.json", "--out", w / "e", "--split", "middle", text},
         {"encode", "--tokenizer", w / "t.json", "--out", w / "e", "--val-fraction", "1.5", text},

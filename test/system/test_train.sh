@@ -23,7 +23,8 @@ snapshot() { (cd "$1" && find . -type f ! -name lock -print0 | sort -z | xargs -
 
 make_data
 SHARD=$(cd "$DATA" && echo train*.bin)
-SIZE="--layers 2 --width 32 --heads 2 --context 32 --batch-tokens 256 --micro-batch 4 --warmup 5 --val-tokens 2048 --val-every 10 --data $DATA --runs-dir $R"
+SIZE="--layers 2 --width 32 --heads 2 --context 32 --batch-tokens 256 --micro-batch 4"
+SIZE+=" --warmup 5 --val-tokens 2048 --val-every 10 --data $DATA --runs-dir $R"
 # shellcheck disable=SC2206
 TRAIN=("$BUILD/train-$MAIN" $SIZE --steps 20)
 train() { "${TRAIN[@]}" "$@"; }
@@ -37,7 +38,8 @@ expect "again" 0 "" train --run again --quiet
 same_bits "repeated" "$R/whole" "$R/again" $END
 same_curve "repeated" "$R/whole" "$R/again"
 for by in val_sequences:64 val_positions:32; do          # 2048 tokens in samples of 32
-    means=$(od -An -v -w4 -tf4 "$R/whole/${by%:*}.f32" | awk -v loss="$(last "$R/whole" val_loss)" '{ sum += $1 } END { d = sum / NR - loss; print NR, (d < 1e-5 && d > -1e-5) }')
+    means=$(od -An -v -w4 -tf4 "$R/whole/${by%:*}.f32" |
+        awk -v loss="$(last "$R/whole" val_loss)" '{ sum += $1 } END { d = sum / NR - loss; print NR, (d < 1e-5 && d > -1e-5) }')
     report "$([[ $means == "${by#*:} 1" ]]; echo $?)" "${by%:*}.f32: ${by#*:} losses, whose mean is the validation loss" "$means"
 done
 expect "stopped at step 7: exit 75" 75 "stopped at step 7 (--stop-at)" train --run parts --stop-at 7
@@ -56,7 +58,8 @@ same_bits "repeated from config.json" "$R/whole" "$R/repeat" $END
 
 for n in 1 2 8; do
     expect "micro-batch $n" 0 "" train --run micro$n --micro-batch $n
-    near=$(awk -v a="$(last "$R/whole" val_loss)" -v b="$(last "$R/micro$n" val_loss)" 'BEGIN { d = a - b; print (d < 1e-5 && d > -1e-5 && a > 1 ? 0 : 1) }')
+    near=$(awk -v a="$(last "$R/whole" val_loss)" -v b="$(last "$R/micro$n" val_loss)" \
+        'BEGIN { d = a - b; print (d < 1e-5 && d > -1e-5 && a > 1 ? 0 : 1) }')
     report "$near" "micro-batch $n: the same validation loss within 1e-5" "$(last "$R/whole" val_loss) and $(last "$R/micro$n" val_loss)"
 done
 
@@ -107,7 +110,8 @@ interrupt() {    # signal, run, lines of the log to wait for, options: sets `cod
     background=$!
     wait_for_lines "$R/$run/metrics.jsonl" "$lines"
     kill -STOP $background
-    [[ $signal != TERM ]] || one_line "a run that another process has is refused" 1 "in use by process" train "${LONG[@]}" --run "$run" --resume
+    [[ $signal != TERM ]] || one_line "a run that another process has is refused" 1 "in use by process" train \
+        "${LONG[@]}" --run "$run" --resume
     kill -s "$signal" $background
     kill -CONT $background
     wait $background 2>/dev/null
@@ -145,7 +149,8 @@ cp -r "$DATA" "$T/changed"
 mv "$DATA" "$T/kept" && mv "$T/changed" "$DATA"
 one_line "resumed with other data of the same name" 2 "train_fingerprint" train --run whole --resume
 rm -r "$DATA" && mv "$T/kept" "$DATA"
-report "$([[ $before == "$(snapshot "$R/whole")" ]]; echo $?)" "after all of these the run is as it was" "$(diff <(echo "$before") <(snapshot "$R/whole"))"
+report "$([[ $before == "$(snapshot "$R/whole")" ]]; echo $?)" "after all of these the run is as it was" \
+    "$(diff <(echo "$before") <(snapshot "$R/whole"))"
 expect "overwritten on demand" 0 "" train --run again --overwrite --steps 3
 report "$(($(wc -l <"$R/again/metrics.jsonl") != 4))" "the old run is gone" "$(cat "$R/again/metrics.jsonl")"
 
@@ -222,7 +227,8 @@ for variant in $VARIANTS; do
     expect "3 steps of $variant" 0 "$variant-rope-1 done" "$BUILD/train-$variant" $SIZE --steps 3 --kv-heads 0
 done
 expect "60 steps" 0 "" train --run learn --steps 60 --lr 1e-2
-fell=$(awk -v a="$(sed -n '1s/.*"val_loss":\([^,}]*\).*/\1/p' "$R/learn/metrics.jsonl")" -v b="$(last "$R/learn" val_loss)" 'BEGIN { print (b < a - 1 ? 0 : 1) }')
+fell=$(awk -v a="$(sed -n '1s/.*"val_loss":\([^,}]*\).*/\1/p' "$R/learn/metrics.jsonl")" \
+    -v b="$(last "$R/learn" val_loss)" 'BEGIN { print (b < a - 1 ? 0 : 1) }')
 report "$fell" "the validation loss falls by more than 1 nat in 60 steps" "$(grep -v 'val_loss":null' "$R/learn/metrics.jsonl")"
 
 printf 'test_train: %d checks, %d failed\n' "$checks" "$failures"

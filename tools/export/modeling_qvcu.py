@@ -19,8 +19,9 @@ SINUSOIDAL_SCALE = 0.02 * math.sqrt(2)           # the embedding's own scale
 class QvcuConfig(PretrainedConfig):
     model_type = "qvcu"
 
-    def __init__(self, attn="qkv", pos="rope", vocab_size=256, n_positions=128, n_layer=4, hidden_size=128, n_head=4, n_kv_head=4, head_dim=32,
-                 mlp_width=512, rope_theta=10000.0, qv_rope="key", qvka_dctx=0, qvka_tied=False, mla_dc=0, mla_dr=0, mla_dcq=0, **kwargs):
+    def __init__(self, attn="qkv", pos="rope", vocab_size=256, n_positions=128, n_layer=4, hidden_size=128, n_head=4,
+                 n_kv_head=4, head_dim=32, mlp_width=512, rope_theta=10000.0, qv_rope="key",
+                 qvka_dctx=0, qvka_tied=False, mla_dc=0, mla_dr=0, mla_dcq=0, **kwargs):
         self.attn, self.pos, self.vocab_size, self.n_positions, self.n_layer = attn, pos, vocab_size, n_positions, n_layer
         self.hidden_size, self.n_head, self.n_kv_head, self.head_dim, self.mlp_width = hidden_size, n_head, n_kv_head, head_dim, mlp_width
         self.rope_theta, self.qv_rope, self.qvka_dctx, self.qvka_tied = rope_theta, qv_rope, qvka_dctx, qvka_tied
@@ -191,11 +192,13 @@ class QvcuForCausalLM(PreTrainedModel, GenerationMixin):
         if c.pos == "learned":
             x = x + self.wpe.weight[:T]
         if c.pos == "sinusoidal":
-            angle = torch.arange(T, dtype=torch.float64)[:, None] / 10000.0 ** (torch.arange(0, c.hidden_size, 2, dtype=torch.float64) / c.hidden_size)
+            exponent = torch.arange(0, c.hidden_size, 2, dtype=torch.float64) / c.hidden_size
+            angle = torch.arange(T, dtype=torch.float64)[:, None] / 10000.0 ** exponent
             x = x + SINUSOIDAL_SCALE * torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :c.hidden_size].to(x)
         mask = torch.full((T, T), -math.inf, dtype=x.dtype, device=x.device).triu(1)
         if attention_mask is not None and not bool(attention_mask.all()):
-            mask = mask + torch.zeros(B, 1, 1, T, dtype=x.dtype, device=x.device).masked_fill(attention_mask[:, None, None, :T] == 0, torch.finfo(x.dtype).min)
+            padding = torch.zeros(B, 1, 1, T, dtype=x.dtype, device=x.device)
+            mask = mask + padding.masked_fill(attention_mask[:, None, None, :T] == 0, torch.finfo(x.dtype).min)
         for block in self.h:
             x = block(x, mask)
         logits = self.ln_f(x) @ self.wte.weight.T

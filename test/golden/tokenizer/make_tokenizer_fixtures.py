@@ -29,13 +29,16 @@ def texts():
         "I'm, you're, he'll, we've, they'd, isn't, it's 'S 'T 'Re don''t 's't 're", "x'" , "'", "' s", "it’s curly",
         "tabs\tand\t\tmore\r\nwindows\r\n\r\nlines\x0b\x0c", "1234567890 3.14159e-10 ½ ² Ⅷ ٣٤٥ 12abc34", "a1b2 c3 _x_ __init__ a-b",
         "def f(x):\n    return x ** 2  # square\n\n\nif __name__ == '__main__':\n\tprint(f(3))\n",
-        "<|endoftext|>", "one<|endoftext|>two <|endoftext|><|endoftext|>\n<|endoftext", "<|endoftext |>", "\x00\x01\x02\x1c\x1f\x7f\x80\x85\x9f",
+        "<|endoftext|>", "one<|endoftext|>two <|endoftext|><|endoftext|>\n<|endoftext", "<|endoftext |>",
+        "\x00\x01\x02\x1c\x1f\x7f\x80\x85\x9f",
         "no-break\u00a0space\u00a0\u00a0x \u2003em\u3000ideographic\u2028line\u2029par\u180emongolian\u200bzero\u200djoin\ufeffbom",
         "Ça va? Où êtes-vous? œuvre Straße ÆØÅ İstanbul ǅ", "e\u0301 decomposed é; n\u0303 ñ", "Привет, мир! Как дела? Ёлка",
-        "Γειά σου Κόσμε, ἄνθρωπος", "שָׁלוֹם עולם", "مرحبا بالعالم، كيف حالك؟", "नमस्ते दुनिया, आप कैसे हैं?", "สวัสดีชาวโลก", "你好，世界。今天天气很好！",
+        "Γειά σου Κόσμε, ἄνθρωπος", "שָׁלוֹם עולם", "مرحبا بالعالم، كيف حالك؟", "नमस्ते दुनिया, आप कैसे हैं?", "สวัสดีชาวโลก",
+        "你好，世界。今天天气很好！",
         "こんにちは世界。カタカナとひらがな", "안녕하세요 세계", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟙𝟚𝟛 𐍈 𠀀𠀁", "😀 😃😄 👍🏽 👨‍👩‍👧‍👦 🏳️‍🌈 🇩🇪🇫🇷 ❤️ ☃", "∀x∈ℝ: ⌈x⌉ = −⌊−x⌋, α∧¬β → √2 ≠ 3/2",
         "$100 €50 £20 ¥5 100% #tag @user a&b", "http://example.com/a?b=c&d=e#f user@example.org", "\ufffd\ufffe\uffff\U0010ffff",
-        "a" * 300, " " * 100 + "x" + " " * 65, "\n" * 70, "=" * 200, "ab" * 90, "\n \n  \n   x \t \n", "a  b   c    d", "?!?!?!...---", "naïve café",
+        "a" * 300, " " * 100 + "x" + " " * 65, "\n" * 70, "=" * 200, "ab" * 90,
+        "\n \n  \n   x \t \n", "a  b   c    d", "?!?!?!...---", "naïve café",
         english[:1500], english[2000000:2001500],
     ]
     rng = random.Random(1)
@@ -57,7 +60,8 @@ def write(name, tokenizer, check=None):
 
 
 small = byte_level(Tokenizer(models.BPE()))
-trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=[EOT], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=[EOT],
+                              initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
 small.train_from_iterator([english[:500000]] + [t for t in texts() if EOT not in t], trainer)
 small.save(os.path.join(here, "small.json"))
 write("small_ids.json", small)
