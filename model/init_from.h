@@ -15,12 +15,15 @@ inline CheckpointFound init_from_checkpoint(const Options& o, const Data& d) {
     const std::string& path = o.init_from;
     const std::string ours = nlohmann::json(tokenizer_fingerprint(d.tokenizer)).dump();
     ensure_usage(!file_exists(path + "/model.safetensors") || file_exists(path + "/state.json"),
-                 "--init-from %s: a folder for transformers; make a run of it first: build/import %s runs/NAME", path.c_str(), path.c_str());
+                 "--init-from %s: a folder for transformers; make a run of it first: build/import %s runs/NAME",
+                 path.c_str(), path.c_str());
     const CheckpointFound found = checkpoint_at(path, "--init-from");
     const nlohmann::json description = json_parse(described_in(found.state_json, found.dir + "/state.json"), found.dir + "/state.json");
     const nlohmann::json data = description.value("data", nlohmann::json::object());
     const std::string theirs = data.is_object() && data.contains("tokenizer_fingerprint") ? data["tokenizer_fingerprint"].dump() : "none";
-    ensure_usage(theirs == ours, "--init-from %s: it was trained with another tokenizer (%s) than --data has (%s); encode the text with its tokenizer.json",
+    ensure_usage(theirs == ours,
+                 "--init-from %s: it was trained with another tokenizer (%s) than --data has (%s); "
+                 "encode the text with its tokenizer.json",
                  path.c_str(), printable(theirs).c_str(), ours.c_str());
     return found;
 }

@@ -24,7 +24,8 @@ struct RunFacts {
 std::string describe_run(const RunFacts& facts, const Options& o);
 
 // Refuses, with exit 2, to go on with a run that differs in what decides its curve; `where` names it. done: see options_conflicts.
-void check_same_run(const std::string& old_description, const std::string& now, const Options& o, int ranks, const std::string& where, int64_t done = -1);
+void check_same_run(const std::string& old_description, const std::string& now, const Options& o, int ranks,
+                    const std::string& where, int64_t done = -1);
 // Refuses when this rank's description differs from rank 0's (machine, commit and compiler may).
 void check_same_as_rank_0(const std::string& rank_0, const std::string& mine);
 // A line for each difference that may change rounding only: commit, compiler, processor, number of ranks.

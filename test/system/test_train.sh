@@ -63,7 +63,8 @@ for n in 1 2 8; do
     report "$near" "micro-batch $n: the same validation loss within 1e-5" "$(last "$R/whole" val_loss) and $(last "$R/micro$n" val_loss)"
 done
 
-# Another plan for the steps to come, where the rates of those done stay as they are: a branch is the run that it would have been from the start.
+# Another plan for the steps to come, where the rates of those done stay as they are: a branch is the run that
+# it would have been from the start.
 WSD="--schedule wsd --decay-fraction 0.25 --val-every 5"
 expect "a trunk" 0 "" train --run trunk $WSD --save-every 5 --keep 9                    # decays over steps 15 to 20
 for branch in 12:05 32:15; do                                                           # decay over 9 to 12, 24 to 32
@@ -73,9 +74,11 @@ for branch in 12:05 32:15; do                                                   
     same_bits "branch of $steps steps" "$R/start$steps" "$R/branch$steps" step-000000$steps
     same_curve "branch of $steps steps" "$R/start$steps" "$R/branch$steps"
 done
-one_line "a branch whose decay should have begun" 2 "decay_fraction: 0.25 -> 0.5" train --run refused $WSD --steps 12 --decay-fraction 0.5 --branch-from "$R/trunk/checkpoints/step-00000010"
+one_line "a branch whose decay should have begun" 2 "decay_fraction: 0.25 -> 0.5" train --run refused $WSD \
+    --steps 12 --decay-fraction 0.5 --branch-from "$R/trunk/checkpoints/step-00000010"
 one_line "a branch behind its end" 2 "steps: 20 -> 12" train --run refused $WSD --steps 12 --branch-from "$R/trunk"
-one_line "a branch with another seed" 2 "seed: 1 -> 2" train --run refused $WSD --steps 32 --seed 2 --branch-from "$R/trunk/checkpoints/step-00000010"
+one_line "a branch with another seed" 2 "seed: 1 -> 2" train --run refused $WSD --steps 32 --seed 2 \
+    --branch-from "$R/trunk/checkpoints/step-00000010"
 one_line "a branch of nothing" 2 "is neither a run's folder nor a checkpoint's" train --run refused --branch-from "$DATA"
 one_line "branch and weights" 2 "choose one" train --run refused --branch-from "$R/trunk" --init-from "$R/trunk"
 report "$([[ ! -e $R/refused ]]; echo $?)" "what is refused leaves no folder" "$(ls "$R")"
@@ -88,16 +91,21 @@ same_bits "made longer" "$R/start32" "$R/longer" step-00000032
 report "$(grep -q '"steps": 32' "$R/longer/config.json"; echo $?)" "config.json says so" "$(grep steps "$R/longer/config.json")"
 
 # Weights of another run.
-expect "weights from a run" 0 "weights from $R/whole/checkpoints/$END: " train --run tuned --steps 3 --lr 1e-4 --seed 5 --init-from "$R/whole"
+expect "weights from a run" 0 "weights from $R/whole/checkpoints/$END: " train --run tuned --steps 3 --lr 1e-4 \
+    --seed 5 --init-from "$R/whole"
 first=$(sed -n 's/^{"step":0,.*"val_loss":\([^,]*\).*/\1/p' "$R/tuned/metrics.jsonl")
-report "$([[ $first == "$(last "$R/whole" val_loss)" ]]; echo $?)" "begins at the loss where the other ended" "$first and $(last "$R/whole" val_loss)"
-expect "weights of another variant and size: what is new is named" 0 "; new: h." "$BUILD/train-$OTHER" $SIZE --steps 1 --mlp-width 48 --run other --init-from "$R/whole"
+report "$([[ $first == "$(last "$R/whole" val_loss)" ]]; echo $?)" "begins at the loss where the other ended" \
+    "$first and $(last "$R/whole" val_loss)"
+expect "weights of another variant and size: what is new is named" 0 "; new: h." "$BUILD/train-$OTHER" $SIZE \
+    --steps 1 --mlp-width 48 --run other --init-from "$R/whole"
 rm -rf "$R/tuned/checkpoints" "$R/tuned/saved"
-expect "resumed before its first checkpoint: the same weights again" 0 "weights from" train --run tuned --steps 3 --lr 1e-4 --seed 5 --init-from "$R/whole" --resume
+expect "resumed before its first checkpoint: the same weights again" 0 "weights from" train --run tuned --steps 3 \
+    --lr 1e-4 --seed 5 --init-from "$R/whole" --resume
 one_line "weights from nowhere" 2 "--init-from $T/no: no such folder" train --run refused --init-from "$T/no"
 "$BUILD/tokenizer" train --vocab-size 280 --out "$T/foreign.json" "$T/text.txt" >/dev/null &&
     "$BUILD/tokenizer" encode --tokenizer "$T/foreign.json" --out "$T/foreign" "$T/text.txt" >/dev/null || exit 1
-one_line "weights of another tokenizer" 2 "it was trained with another tokenizer" train --run refused --data "$T/foreign" --init-from "$R/whole"
+one_line "weights of another tokenizer" 2 "it was trained with another tokenizer" train --run refused \
+    --data "$T/foreign" --init-from "$R/whole"
 report "$([[ ! -e $R/refused ]]; echo $?)" "weights that are refused leave no folder" "$(ls "$R")"
 
 # Signals, on a run long enough to be hit. A second process must not touch it meanwhile.

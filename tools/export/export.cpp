@@ -127,7 +127,8 @@ json starcoder2(const Model& m, std::vector<TensorToWrite>& list) {
 
 json own_file(const Model& m, const OpenedRun& run, std::vector<TensorToWrite>& list) {
     const std::set<std::string> known = {"qkv", "mqa", "gqa", "mla", "qv", "qv_ka", "gta"};
-    ensure_usage(known.count(m.attn), "%s: attention %s cannot be exported: modeling_qvcu.py does not have it", run.dir.c_str(), printable(m.attn).c_str());
+    ensure_usage(known.count(m.attn), "%s: attention %s cannot be exported: modeling_qvcu.py does not have it",
+                 run.dir.c_str(), printable(m.attn).c_str());
     for (const TensorInfo& t : m.f.tensors) {
         if (t.name == "wte.weight") add_embedding(list, m, t.name);
         else add(list, m, t.name, t.name, t.shape);
