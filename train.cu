@@ -228,7 +228,8 @@ static void start(Training& t, const GPT& planned) {
     if (!taken_over.empty()) console_message(t.console, taken_over);
     if (comm_rank() == 0) {
         if (!had_config) rundir_write_config(t.run, t.description);
-        if (o.resume || !o.branch_from.empty()) rundir_trim(t.run, t.at.step == 0 || t.at.unlogged ? t.at.step - 1 : t.at.step);      // those lines are written again
+        // the lines from here on are written again
+        if (o.resume || !o.branch_from.empty()) rundir_trim(t.run, t.at.step == 0 || t.at.unlogged ? t.at.step - 1 : t.at.step);
     }
     t.schedule = schedule_of(o);
     t.saved_step = found.dir.empty() || t.at.unlogged ? -1 : t.at.step;

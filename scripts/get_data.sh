@@ -24,8 +24,11 @@ TRAIN_LIMIT=100000000          # bytes of text that the tokenizer learns from, a
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "get_data.sh: $*"; exit 1; }
-usage() { say "get_data.sh: $*";
-say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]"; exit 2; }
+usage() {
+    say "get_data.sh: $*"
+    say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]"
+    exit 2
+}
 sha256() { sha256sum "$@" | cut -d' ' -f1; }
 
 out="" vocab="" sources=(auto) shards=""
@@ -107,7 +110,7 @@ is_ready() {    # folder source
         compgen -G "$1/train*.bin" >/dev/null && compgen -G "$1/val*.bin" >/dev/null
 }
 finish() { printf '%s\n' "$1"; exit 0; }
-# so that no run's data is remade under it
+# Another vocabulary has a folder of its own, so that no run's data is remade under it.
 folder_of() { printf '%s' "${out:-$DATA_ROOT/$1$( ((vocab == 1024)) || printf -- '-%s' "$vocab")}"; }
 
 # One at a time in one tree: whoever waited finds all that is common ready. Without flock (util-linux) each makes its own.

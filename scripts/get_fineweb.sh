@@ -65,7 +65,8 @@ fetch() {        # address, file, sha256
 shard() {        # name there, name here
     local file=$out/$2 pointer sha size
     if [[ -s $file.sha256 && -f $file && $(cut -d' ' -f2 "$file.sha256") == "$(wc -c <"$file")" ]]; then return; fi
-    pointer=$(curl -fsSL --connect-timeout 15 --max-time 60 "$FINEWEB_URL/raw/main/$1") || die "$FINEWEB_URL/raw/main/$1: cannot be fetched; is the network open?"
+    pointer=$(curl -fsSL --connect-timeout 15 --max-time 60 "$FINEWEB_URL/raw/main/$1") ||
+        die "$FINEWEB_URL/raw/main/$1: cannot be fetched; is the network open?"
     sha=$(sed -n 's/^oid sha256:\([0-9a-f]\{64\}\)$/\1/p' <<<"$pointer")
     size=$(sed -n 's/^size \([0-9]*\)$/\1/p' <<<"$pointer")
     [[ -n $sha && -n $size ]] || die "$FINEWEB_URL/raw/main/$1: is not a pointer with oid and size, but begins: ${pointer:0:60}"

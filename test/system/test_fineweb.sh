@@ -59,7 +59,8 @@ for ((i = 0; i < 100; i++)); do [[ -s $T/www/port ]] && break; sleep 0.1; done
 ADDRESS=http://127.0.0.1:$(<"$T/www/port")
 sha() { sha256sum "$1" | cut -d' ' -f1; }
 get() {
-    env FINEWEB_URL="$ADDRESS" GPT2_URL="$ADDRESS/vocabulary" ENCODER_SHA256="$(sha "$T/gpt2/encoder.json")" BPE_SHA256="$(sha "$T/gpt2/vocab.bpe")" TOKENIZER="$BUILD/tokenizer" \
+    env FINEWEB_URL="$ADDRESS" GPT2_URL="$ADDRESS/vocabulary" ENCODER_SHA256="$(sha "$T/gpt2/encoder.json")" \
+        BPE_SHA256="$(sha "$T/gpt2/vocab.bpe")" TOKENIZER="$BUILD/tokenizer" \
         DATA_ROOT="$T/data" RETRY_WAIT=0 scripts/get_data.sh --source fineweb "$@"
 }
 requests() { grep -c "/resolve/main/$1" "$T/www/log"; }
@@ -68,12 +69,14 @@ expect "one shard and the validation's" 0 "$T/data/fineweb" get
 D=$T/data/fineweb
 cmp -s "$T/www/fineweb_train_000001.bin" "$D/train_000001.bin" && cmp -s "$T/www/fineweb_val_000000.bin" "$D/val_000000.bin"
 report $? "they are what the server has" "$(ls -l "$D")"
-expect "a trainer takes them" 0 "best validation loss" "$BUILD/train-${VARIANTS%% *}" --layers 1 --width 16 --heads 2 --context 16 --batch-tokens 64 --steps 2 --val-tokens 256 --data "$D" --runs-dir "$T/runs"
+expect "a trainer takes them" 0 "best validation loss" "$BUILD/train-${VARIANTS%% *}" --layers 1 --width 16 \
+    --heads 2 --context 16 --batch-tokens 64 --steps 2 --val-tokens 256 --data "$D" --runs-dir "$T/runs"
 echo 20000 >"$T/www/cut"
 expect "a second shard, in pieces" 0 "2 training shards" get --shards 2
 cmp -s "$T/www/fineweb_train_000002.bin" "$D/train_000002.bin"
 report $? "it is whole" "$(ls -l "$D")"
-report "$(grep -q 'fineweb_train_000002.bin bytes=20000-' "$T/www/log"; echo $?)" "the download went on where it broke" "$(cat "$T/www/log")"
+report "$(grep -q 'fineweb_train_000002.bin bytes=20000-' "$T/www/log"; echo $?)" \
+    "the download went on where it broke" "$(cat "$T/www/log")"
 report "$(($(requests fineweb_train_000001.bin) != 1))" "what was there is not fetched again" "$(cat "$T/www/log")"
 rm "$T/www/cut"
 printf x >>"$D/train_000002.bin"
