@@ -1,9 +1,10 @@
 // qv.cu: trains one GPT from token shards: options -> data -> model -> loop. The loop is `train`, below.
 // The attention variant is chosen at compile time (make train ATTN=qv); everything else at run time (--help).
-// There is no CUDA syntax here: the same text is compiled for the CPU (g++ -x c++) and for GPUs; kernels live in layers/ and attention/.
-// Started by mpirun or srun, every process ("rank") runs this text: same options, same data, another part of
-// each batch (runtime/comm/comm.h).
-// Rank 0 alone prints, logs and writes files. What may fail on one rank only is done `together`, so that all end with one message.
+// There is no CUDA syntax here: the same text is compiled for the CPU (g++ -x c++) and for GPUs. The kernels are in
+// layers/ and attention/.
+// Under mpirun or srun every process ("rank") runs this text with the same options and the same data, but takes
+// another part of each batch (runtime/comm/comm.h). Only rank 0 prints, logs and writes files. What may fail on one
+// rank alone is done `together`, so that all ranks end with one message.
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -42,12 +43,13 @@ struct Training {
 
 // ---------------------------------------------------------------------------------------------- the loop
 
-// What the step's mean loss is over: its tokens, or with masks those that count as targets (on average: the same number every step).
+// What the step's loss is a mean over: its tokens or, with masks, those that count as targets (their average number,
+// so that it is the same in every step).
 static double counted_targets(const Training& t) { return double(t.o.batch_tokens) * t.data.train.counted_share; }
 
 struct StepEnd { double loss, norm; };           // the mean loss over all ranks; the gradient's norm before clipping
 
-// What the ranks know of the step, put together; waits for the device. Agrees on a stop request too.
+// Puts together what the ranks know about the step. Waits for the device. Also agrees on a request to stop.
 static StepEnd gather_step(Training& t) {
     GPT& g = t.g;
     const size_t micro_batches = size_t(g.run.micro_batches), losses = size_t(comm_size()) * micro_batches;
@@ -64,7 +66,8 @@ static StepEnd gather_step(Training& t) {
     return {sum / counted_targets(t), all[losses]};
 }
 
-// Gradients are there: their norm over all ranks, clipping and AdamW. A gradient that is not finite, or a spike, updates nothing.
+// The gradients are complete: takes their norm over all ranks, clips, and runs AdamW. A norm that is not finite, or a
+// spike, updates nothing.
 static StepEnd update(Training& t, double lr) {
     const Options& o = t.o;
     Progress& at = t.at;
@@ -93,8 +96,8 @@ static StepEnd update(Training& t, double lr) {
 
 static bool due(const Training& t, int64_t every) { return every > 0 && t.at.step % every == 0; }
 
-// What follows an update: validation and a sample of text when they are due, and a line in the logs. Cut short by a stop request it is
-// left to the resumed run, so that the logs miss nothing.
+// What follows an update: validation and a sample of text when they are due, and a line in the logs. If a request to
+// stop cuts it short, the resumed run does it instead, so that nothing is missing from the logs.
 static void record(Training& t, StepMetrics& m) {
     const Options& o = t.o;
     Progress& at = t.at;
@@ -208,8 +211,8 @@ static void open_console(Training& t, const CheckpointFound& found) {
         console_message(t.console, note);
     console_message(t.console, "resumed from " + found.dir);
     if (t.at.step >= t.o.steps && !t.at.unlogged)
-        console_message(t.console, "the run was finished before, at step " + std::to_string(t.at.step) +
-                                       ": nothing is trained, validated or sampled");
+        console_message(t.console, "the run is already finished, at step " + std::to_string(t.at.step) +
+                                       ": there is nothing to train, validate or sample");
 }
 
 // Model and folder as they were, or new ones; then what is owed from before the first step: its validation, or what a stop cut short.
@@ -293,7 +296,7 @@ static int run(const Options& options) {
     return finish(t);
 }
 
-// One line: from rank 0 where all ranks have the error; else from the rank that has it, which then ends the others.
+// Prints one line: on rank 0 if all ranks have the error, else on the rank that has it, which then ends the others.
 static int report(const char* what, int code, bool agreed) {
     const bool alone = comm_size() == 1;
     if (alone || (agreed && comm_rank() == 0)) fprintf(stderr, "error: %s\n", what);

@@ -6,11 +6,12 @@
 //   void attention_forward(floatX* out, const floatX* x, const AttentionLayer& l)            out (B, T, C) =
 //   void attention_backward(floatX* dx, const floatX* dout, const floatX* x, const AttentionLayer& l)   dx (B, T, C) =
 //   void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l)                out (rows, C) =
-//       new tokens, of any sequences at any positions: appends them to the cache, then attends to it (sdpa_decode.h). The same
-//       numbers as attention_forward's, up to rounding; serves a chunk of a prompt and a single token alike
+//       x: new tokens, of any sequences at any positions. Appends them to the cache, then attends to it (sdpa_decode.h).
+//       Gives attention_forward's numbers up to rounding, for a chunk of a prompt and for a single token alike
 //
-// A variant composes linear, rope, rmsnorm, copy and sdpa, so it is the same file on every backend. To add one: write its file, add
-// its name to VARIANTS in the Makefile; the gradient checks, the trainer and `make compare` find it there.
+// A variant composes linear, rope, rmsnorm, copy and sdpa, so it is the same file on every backend. To add one, write
+// its file and add its name to VARIANTS in the Makefile: the gradient checks, the trainer and `make compare` find it
+// there (docs/adding.md).
 #pragma once
 #include "attention/position.h"
 #include "attention/sdpa.h"
@@ -23,7 +24,7 @@
 #include "runtime/run/error.h"
 
 #ifndef ATTN
-#error "compile with -DATTN=qkv (or mqa, gqa, mla, qv, qv_ka)"
+#error "compile with -DATTN=qkv (or mqa, gqa, mla, qv, qv_ka, gta)"
 #endif
 #define ATTN_STRING_(x) #x
 #define ATTN_STRING(x) ATTN_STRING_(x)

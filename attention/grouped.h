@@ -2,7 +2,7 @@
 // which differ only in attention_defaults.
 //   Q = x W_Q + b_Q (NH, HS)    K = x W_K + b_K (NKV, HS)    V = x W_V + b_V (NKV, HS)
 //   O_h = softmax(s Q_h K_g^T + bias) V_g,  g = floor(h NKV / NH)          y = concat(O_h) W_O + b_O
-// W_Q, W_K and W_V lie side by side in memory, so that one product makes (Q, K, V) and one product carries their gradients.
+// W_Q, W_K and W_V lie side by side in memory, so that one product makes (Q, K, V) and one makes their gradients.
 // Saved per token: the rotated (Q, K, V), O, and the log-sum-exp.
 #pragma once
 #include "attention/attention.h"
@@ -41,7 +41,7 @@ inline SdpaShape sdpa_shape(const AttentionLayer& l) {
     size_t row = size_t(qkv_width(l.c));
     return {l.B, l.T, l.c.NH, l.c.NKV, l.c.HS, l.c.HS, row, row, row, size_t(l.c.NH) * l.c.HS};
 }
-// Queries and keys are neighbours in memory: one call turns both.
+// Queries and keys are neighbours in memory: one call rotates both.
 inline RopeShape rope_shape(const AttentionLayer& l) {
     size_t row = size_t(qkv_width(l.c)), HS = size_t(l.c.HS);
     return {l.B, l.T, l.c.NH + l.c.NKV, l.c.HS, row, HS, row, HS};

@@ -2,9 +2,11 @@
 //   Q = x W_Q + b_Q (NH, HS)     V = x W_V + b_V (NKV, HS)     k^R = x W_KR (HS / 2), one for all groups
 //   K_g = [first half of V_g ; rope(k^R)]     Q_h = [first half as it is ; rope(second half)]
 //   O_h = softmax(s Q_h K_g^T + bias) V_g,  g = floor(h NKV / NH)          y = concat(O_h) W_O + b_O
-// Certain: the state V is value and, its first half, key; that half is not rotated; the other half of the key is one vector of HS / 2,
-// rotated and shared by all groups. Inferred: its projection has no bias; with a --pos other than rope nothing is rotated.
-// The tied half carries what V holds, undisturbed by position; position comes through the shared half (see qv.h for the one-tensor case).
+// Certain: V is the value, and its first half is half of the key; that half is not rotated; the other half of the
+// key is one vector of HS / 2, rotated and shared by all groups. Inferred: the projection of that vector has no bias;
+// with a --pos other than rope nothing is rotated.
+// So the tied half carries the content of V, undisturbed by position, and position comes through the shared half
+// (compare qv.h, where one tensor has to carry both).
 // --kv-heads sets NKV; the default is gqa's. Cache: NKV HS + HS / 2 elements per token and layer, about half of GQA's.
 // Saved per token: (Q, V) side by side, k^R, the keys put together, O, the log-sum-exp.
 #pragma once
@@ -24,7 +26,7 @@ inline void attention_defaults(ModelConfig& c) {
         for (int n = 1; n <= (c.NH / 3 > 2 ? c.NH / 3 : 2) && n <= c.NH; n++)
             if (c.NH % n == 0) c.NKV = n;
     ensure_usage(c.NKV >= 1 && c.NH % c.NKV == 0, "--kv-heads %d does not divide --heads %d", c.NKV, c.NH);
-    const int multiple = c.pos == Position::rope ? 4 : 2;    // two halves; the rotation turns pairs within one
+    const int multiple = c.pos == Position::rope ? 4 : 2;    // two halves; the rotation works on pairs within one
     ensure_usage(c.HS % multiple == 0,
                  "head size %d with ATTN=gta and --pos %s: it must be a multiple of %d; give --head-dim", c.HS,
                  position_name(c.pos), multiple);

@@ -5,10 +5,11 @@
 // W_UQ and W_QR are one tensor, head by head [HS content rows ; d_r rotary rows], as in DeepSeek's released code. The heads of
 // K are assembled in place: a batched product writes k^C with stride HS + d_r, rope writes k^R beside it into every head.
 // --mla-dcq 0: no query compression, Q = x W_Q. --mla-dr 0 (not with --pos rope): the plain low-rank form, no rotation.
-// The decoupled rotation is there whatever --pos says of the rest. Cache: d_c + d_r elements per token and layer (c and k^R).
-// Sizes follow C so that they compress at every width: d_c = min(C / 2, 4 HS), d_r = HS / 2, no query compression below C = 2048 and
-// d_cq = 0.3 C from there on: at C = 5120, HS = 128 these are DeepSeek-V2's 512, 64, 1536 [sec. 3.1.2], at small widths C / 2 is best
-// [arXiv:2506.09342] and compressing the query costs loss and parameters (docs/LOG.md).
+// The decoupled rotation is there whatever --pos is. Cache: d_c + d_r elements per token and layer (c and k^R).
+// The default sizes follow C, so that they compress at every width: d_c = min(C / 2, 4 HS), d_r = HS / 2, and d_cq =
+// 0.3 C from C = 2048 on, below that no query compression. At C = 5120, HS = 128 these are DeepSeek-V2's 512, 64, 1536
+// [sec. 3.1.2]. At small widths C / 2 is best [arXiv:2506.09342], and compressing the query costs loss and parameters
+// (docs/LOG.md).
 // Saved per token: the down-projections, c_q, c, Q, K, V, O, the norms' rstd, the log-sum-exp.
 #pragma once
 #include <algorithm>
@@ -31,10 +32,10 @@ inline const VariantOptions ATTENTION_OPTIONS = {
 inline void attention_defaults(ModelConfig& c) {
     if (c.NKV == 0) c.NKV = c.NH;
     ensure_usage(c.NKV == c.NH, "--kv-heads %d with ATTN=mla: its keys and values come from the latent, one per head; leave it out", c.NKV);
-    if (c.own[D_C] <= 0) c.own[D_C] = std::max(1, std::min(c.C / 2, 4 * c.HS));              // (0: what older runs wrote for it)
+    if (c.own[D_C] <= 0) c.own[D_C] = std::max(1, std::min(c.C / 2, 4 * c.HS));              // (older runs wrote 0 for it)
     if (c.own[D_R] == AUTO) c.own[D_R] = c.HS / 4 * 2;
     if (c.own[D_CQ] == AUTO) c.own[D_CQ] = c.C < 2048 ? 0 : 3 * c.C / 10 / 64 * 64;
-    ensure_usage(c.own[D_R] % 2 == 0, "--mla-dr %d is odd; the rotation turns pairs", c.own[D_R]);
+    ensure_usage(c.own[D_R] % 2 == 0, "--mla-dr %d is odd; the rotation works on pairs", c.own[D_R]);
     ensure_usage(c.own[D_R] > 0 || c.pos != Position::rope,
                  "--mla-dr 0 with --pos rope: MLA's rotation lives in its d_r part; give --mla-dr or another --pos");
 }
@@ -42,7 +43,7 @@ inline void attention_defaults(ModelConfig& c) {
 inline int query_width(const ModelConfig& c) { return c.NH * (c.HS + c.own[D_R]); }
 inline int down_width(const ModelConfig& c) { return c.own[D_CQ] + c.own[D_C] + c.own[D_R]; }
 
-// A tensor that a setting leaves out keeps its place in the table with no rows, so that the enums above index it.
+// A tensor that a setting leaves out keeps its place in the table, with no rows, so that the enums above stay right.
 inline AttentionSpec attention_spec(const ModelConfig& c) {
     int64_t C = c.C, dcq = c.own[D_CQ], dc = c.own[D_C], dr = c.own[D_R], heads = int64_t(c.NH) * c.HS, q = query_width(c);
     auto up = [&](int64_t latent) { return Init::normal(0.02 * std::sqrt(double(C) / double(latent))); };   // as if from width C
@@ -148,11 +149,10 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     if (c.own[D_CQ] == 0) linear_backward_input(dx, dq, l.w[WUQ], query, true);
 }
 
-// Absorbed [DeepSeek-V2, sec. 2.1.3]: q^C_h . k^C_h = q^C_h . (W_UK,h c) = (W_UK,h^T q^C_h) . c, and sum_j
-// p_j v_hj = W_UV,h (sum_j p_j c_j).
-// So all heads read one cached vector c as key and as value, and k^R beside it; K and V are never made. It
-// costs 2 NH HS d_c multiply-adds a new token (what W_UK and W_UV cost anyway) and 2 NH d_c a cached token,
-// d_c / HS times multi-head's, for a cache of d_c + d_r.
+// Absorbed [DeepSeek-V2, sec. 2.1.3]: q^C_h . k^C_h = q^C_h . (W_UK,h c) = (W_UK,h^T q^C_h) . c
+// and sum_j p_j v_hj = W_UV,h (sum_j p_j c_j). So all heads read one cached vector c as key and as value, and k^R
+// with it; K and V are never made. This costs 2 NH HS d_c multiply-adds per new token (what W_UK and W_UV cost
+// anyway) and 2 NH d_c per cached token, d_c / HS times as many as multi-head attention, for a cache of d_c + d_r.
 inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
     const ModelConfig& c = l.c;
     const size_t rows = l.rows(), width = size_t(down_width(c)), dc = size_t(c.own[D_C]),

@@ -1,7 +1,7 @@
 // ONE, a control: one tensor is query, key and value ("Q=K=V").
 //   X = x W_V + b_V (NH, HS)     O_h = softmax(s R(X_h) R(X_h)^T + bias) X_h      y = concat(O_h) W_O + b_O
 // It has half of QKV's projections and must lose clearly: arXiv:2606.04032 reports a perplexity of 6.41 against 5.11 at 300M.
-// RoPE turns the copy that is query and key; the value stays.
+// RoPE rotates the copy that is query and key; the value stays.
 //   dX = P^T dO + s dS^T Q + s dS K: with nothing rotated the first two share an accumulator (sdpa with K and V the same tensor).
 // Cache: NH HS elements per token and layer. Saved per token: X, with rope R(X), O, the log-sum-exp. In CONTROLS, not in VARIANTS.
 #pragma once
@@ -76,7 +76,7 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     linear_backward_input(dx, dvalue, l.w[WV], in);
 }
 
-// The cache keeps X; with rope the key R(X) is made from it as it is read.
+// The cache keeps X; with rope the key R(X) is made while X is read.
 inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
     const ModelConfig& c = l.c;
     const int width = c.NH * c.HS;

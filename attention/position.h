@@ -1,4 +1,4 @@
-// Positions, chosen at run time by --pos (the table is in README.md): what each adds to the model.
+// Positions, chosen at run time by --pos (the table is in docs/variants.md): what each adds to the model.
 //   learned, sinusoidal   added to the token embedding (layers/embedding.h)
 //   rope                  rotates queries and keys inside the variants (layers/rope.h)
 //   alibi, power          a bias on the attention scores, by distance d = i - j (attention/sdpa.h)

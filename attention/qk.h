@@ -1,9 +1,10 @@
 // QK, a control: the query is also the key. There is no W_K:
 //   Q = x W_Q + b_Q (NH, HS)     V = x W_V + b_V (NH, HS)     O_h = softmax(s Q_h Q_h^T + bias) V_h      y = concat(O_h) W_O + b_O
-// Every token looks most at what is like itself, above all at itself, and "i looks at j" comes with "j looks at i": it must lose to every
-// variant with a key of its own, or the comparison cannot tell attention from a mean [a control of arXiv:2606.04032's kind].
-//   dQ = s dS K + s dS^T Q: two terms, added after sdpa has made each (there K = Q are read, dQ and dK written apart).
-// RoPE turns Q on both sides alike. Cache: 2 NH HS elements per token and layer, as QKV.
+// Every token looks most at what is like itself, above all at itself, and if i looks at j then j looks at i. So it must
+// lose to every variant with a key of its own; if it does not, the comparison cannot tell attention from a mean
+// [a control of arXiv:2606.04032's kind].
+//   dQ = s dS K + s dS^T Q: two terms. sdpa reads K = Q but writes dQ and dK apart; they are added afterwards.
+// RoPE rotates Q the same way on both sides. Cache: 2 NH HS elements per token and layer, as QKV.
 // Saved per token: the rotated Q and V side by side, O, the log-sum-exp. In CONTROLS, not in VARIANTS: `make compare` leaves it out.
 #pragma once
 #include "attention/attention.h"
@@ -40,7 +41,8 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
     return s;
 }
 
-// Forward reads K in Q's place (rows of 2 NH HS); backward writes dK into a buffer of the same rows, so k_row serves both.
+// The forward reads K where Q is (rows of 2 NH HS). The backward writes dK into a buffer with rows of the same length,
+// so one k_row serves both.
 inline SdpaShape sdpa_shape(const AttentionLayer& l) {
     size_t q = size_t(l.c.NH) * l.c.HS;
     return {l.B, l.T, l.c.NH, l.c.NH, l.c.HS, l.c.HS, 2 * q, 2 * q, 2 * q, q};

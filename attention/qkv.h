@@ -1,4 +1,4 @@
-// QKV: multi-head attention [Vaswani et al. 2017, sec. 3.2.2], the yardstick. Every query head has its own key and value head.
+// QKV: multi-head attention [Vaswani et al. 2017, sec. 3.2.2], the baseline. Every query head has its own key and value head.
 // Equations and code: grouped.h with NKV = NH. Cache: 2 NH HS elements per token and layer.
 #pragma once
 #include "attention/grouped.h"

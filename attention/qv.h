@@ -2,11 +2,12 @@
 //   Q = x W_Q + b_Q (NH, HS)     V = x W_V + b_V (NKV, HS)     O_h = softmax(s Q_h V_g^T + bias) V_g      y = concat(O_h) W_O + b_O
 //   dV = P^T dO + s dS^T Q: two terms in one accumulator (sdpa with K and V the same tensor).
 // --kv-heads groups the values (Q-GQA, Q-MQA); the default is NKV = NH. Cache: NKV HS elements per token and layer, half of QKV's.
-// Positions: added to the input (learned, sinusoidal) they also sit in V, the interference that the paper blames; a bias
-// (alibi, power) leaves V alone. RoPE has two sound forms (--qv-rope); turning V on both sides without undoing it is not one:
-//   vo    V^ = R(V) is key and value, O = R^-1(P V^):     the output's turn is undone at the query's position, so that what
-//         arrives depends on relative positions only      (VO-RoPE; Su, kexue.fm 10862)
-//   key   K = R(V), V itself stays as it is:              dV = P^T dO + R^-1(s dS^T Q)
+// Positions that are added to the input (learned, sinusoidal) end up in V too, the interference that the paper blames;
+// a bias (alibi, power) leaves V alone. RoPE has two sound forms (--qv-rope). Rotating V as key and as value without
+// undoing it would not be one:
+//   vo    V^ = R(V) is key and value, O = R^-1(P V^):     the rotation is undone at the query's position, so that the
+//         output depends on relative positions only       (VO-RoPE; Su, kexue.fm 10862)
+//   key   K = R(V), V itself is not rotated:              dV = P^T dO + R^-1(s dS^T Q)
 // Default vo: over three paired seeds it loses 0.036 nats to QKV where key loses 0.074 (docs/LOG.md; L4 C128 T128).
 // Saved per token: (Q, V) side by side, K = R(V) for `key`, O (after R^-1 for `vo`), the log-sum-exp.
 #pragma once
@@ -90,7 +91,7 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     floatX *dq = l.grad(DQV), *dv = dq + q_width, *dk = rope_on_key(c) ? l.grad(DK) : dv, *d_o = l.grad(DO);
     linear_backward_weight(l.dw[WO], l.dw[BO], dout, o, out, l.accumulate);
     linear_backward_input(d_o, dout, l.w[WO], out);
-    if (rope_on_value_and_output(c)) {                        // back to the turned frame: O^ = R(O), dO^ = R(dO)
+    if (rope_on_value_and_output(c)) {                        // back to the rotated frame: O^ = R(O), dO^ = R(dO)
         RopeShape heads = rope_shape(l, c.NH, q_width, q_width);
         rope_forward(l.grad(OHAT), o, l.rope, heads);
         rope_backward(d_o, d_o, l.rope, heads, false, true);
@@ -106,8 +107,9 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     linear_backward_input(dx, dq, l.w[WQ], in);
 }
 
-// The cache keeps V alone: NKV HS elements per token and layer. `key`: V as it is, and K = R(V) is made from it as it is read, three
-// operations an element beside the four of the scores and the output; `vo`: R(V), both key and value, rotated once.
+// The cache keeps V alone: NKV HS elements per token and layer. `key`: V is stored, and K = R(V) is made while it is
+// read, which adds three operations per element to the four of the scores and the output. `vo`: R(V) is stored, rotated
+// once, and is both key and value.
 inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
     const ModelConfig& c = l.c;
     const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;

@@ -7,9 +7,9 @@
 // G and K have no bias: a constant added to every key adds the same number to all of a query's scores; the softmax ignores it.
 // With W_K,g = [A_g ; B_g]: S_h = Q_h A_g^T G^T + Q_h B_g^T V_g^T, QV plus one shared key of width d_ctx, so decoding caches only
 // V and G: NKV HS + d_ctx elements per token and layer.
-// Under rope the rotation stands between W_K and the query and nothing can be absorbed: the cache then keeps K (rotated) beside V,
-// as large as multi-head's (attention_decode).
-// RoPE turns Q and K; V stays. Saved per token: (Q, V) side by side, G, the turned K, O, the log-sum-exp.
+// Under rope the rotation stands between W_K and the query, and nothing can be absorbed. The cache then keeps the
+// rotated K and V, and is as large as multi-head attention's (attention_decode).
+// RoPE rotates Q and K; V stays. Saved per token: (Q, V) side by side, G, the rotated K, O, the log-sum-exp.
 #pragma once
 #include <cmath>
 
@@ -126,8 +126,8 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     }
 }
 
-// Absorbed: q_h W_K,g = [q_h A_g ; q_h B_g], the queries of G (shared by the heads) and of V_g; nothing of K is ever made. It costs
-// NH HS (d_ctx + HS) multiply-adds a new token, and each cached token d_ctx + HS a head for its score instead of HS.
+// Absorbed: q_h W_K,g = [q_h A_g ; q_h B_g], the queries of G (shared by the heads) and of V_g; K is never made. This
+// costs NH HS (d_ctx + HS) multiply-adds per new token, and d_ctx + HS instead of HS per cached token and head.
 inline void attention_decode(floatX* out, const floatX* x, const DecodeLayer& l) {
     const ModelConfig& c = l.c;
     const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS, d_k = c.own[D_CTX] + c.HS, group = c.NH / c.NKV;

@@ -1,10 +1,10 @@
 // Causal attention on the CPU. See sdpa.h for the equations; sdpa_naive.cpp is the same in loops, to read first.
-// The one idea: a panel of PANEL queries meets all keys up to the diagonal in a few products of gemm_tile.h on operands that lie in
-// cache, so of S, P, dP and dS no more than PANEL x T exists at a time. For that K and V are copied once into the layouts that the products
-// read (O(T d), shared by the heads of a group); queries and outputs are copied panel by panel.
+// The one idea: a panel of PANEL queries meets all keys up to the diagonal in a few products of gemm_tile.h, whose
+// operands are in cache. So no more than PANEL x T of S, P, dP and dS exists at a time. K and V are copied once into the
+// layouts that the products read (O(T d), shared by the heads of a group); queries and outputs are copied panel by panel.
 // Threads: sdpa_tasks.h. Every sum runs over its terms in one order (keys ascending; panels of queries
-// ascending; heads of a group ascending), whoever computes it, so results depend neither on the number of
-// threads nor on the cut.
+// ascending; heads of a group ascending), whichever thread computes it, so results depend neither on the number
+// of threads nor on how the work is cut.
 #include "attention/sdpa.h"
 
 #include <omp.h>
@@ -20,9 +20,9 @@
 
 namespace {
 constexpr int PANEL = 4 * TILE_ROWS;                         // queries at a time
-constexpr int KEYS = 2 * LANES<floatM>;                      // keys come in whole register tiles; the rows that this adds are zero
+constexpr int KEYS = 2 * LANES<floatM>;                      // keys are padded with zero rows to whole register tiles
 
-struct Memory {                                              // grows to the largest shape and stays
+struct Memory {                                              // grows to the largest shape and is kept
     std::vector<floatM> memory;
     size_t used = 0;
     void reserve(size_t n) {

@@ -27,7 +27,7 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate);
 
-// Why this build has no kernel for these head sizes, with the sizes that it has; "" when it has one. Asked before a run starts.
+// Why this build has no kernel for these head sizes, naming the sizes that it has; "" if it has one. Asked before a run.
 std::string sdpa_refusal(int d_qk, int d_v);
-// Device scratch memory (device_scratch_reserve) that sdpa_backward takes for such a shape; 0 on the CPU.
+// Device scratch memory (device_scratch_reserve) that sdpa_backward needs for such a shape; 0 on the CPU.
 size_t sdpa_scratch_bytes(const SdpaShape& s, BiasKind bias);

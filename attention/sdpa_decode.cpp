@@ -28,7 +28,7 @@ std::vector<RowTile> row_tiles(const DecodeBatch& batch, int group) {
     return tiles;
 }
 
-struct Scratch {                                             // one per thread, grows to the largest task and stays
+struct Scratch {                                             // one per thread, grows to the largest task and is kept
     std::vector<floatM> memory;
     size_t used = 0;
     void reserve(size_t n) { used = 0; if (memory.size() < n) memory.resize(n); }
@@ -120,7 +120,7 @@ void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_sh
             for (int r = 0; r < tile.rows; r++) {
                 const int row = tile.first + r, position = batch.position[row], n = std::min(keys, position + 1 - j0);
                 floatM* weights = scores + (size_t(r) * group + g) * DECODE_SPLIT;
-                if (n <= 0) {                                // this piece lies behind the row: it adds nothing to the product below
+                if (n <= 0) {                                // the row has no keys in this piece: it adds nothing to the product below
                     std::fill(weights, weights + keys, floatM(0));
                     continue;
                 }

@@ -1,12 +1,12 @@
 // Attention of decoding: new tokens against cached keys and values, in fixed pieces of the keys [flash-decoding, Dao et al. 2023].
 //   S_j = scale (R_j q . k_j + r . shared_j) + bias(i - j),  j = 0 .. i       O = softmax(S) V       i: the new token's position
 // One call serves a chunk of a prompt and a single token, and sequences of different lengths: row r of the batch is token
-// position[r] of sequence sequence[r]; its own key and value are in the cache already (cache_append).
+// position[r] of sequence sequence[r]; its own key and value are already in the cache (cache_append).
 //   k, v     (sequences, NKV, capacity, d_k | d_v); query head h reads head floor(h * NKV / NH). May be the same tensor.
 //   shared   (sequences, capacity, d_shared): one more key that all heads share, with queries of its own: MLA's k^R, QV-Ka's G
-//   k_rope   not null: the cached keys are not rotated yet; each is rotated as it is read (QV's K = R(V): only V is kept)
-// The keys are cut at multiples of DECODE_SPLIT, whatever the batch; each piece leaves its maximum, its sum and its output
-// in `partial`, and the pieces are combined in their order. So a row's result depends on its own sequence only, bit by bit.
+//   k_rope   not null: the cached keys are not rotated yet; each is rotated while it is read (QV's K = R(V): only V is kept)
+// The keys are always cut at multiples of DECODE_SPLIT, whatever else is in the batch. Each piece leaves its maximum, its
+// sum and its output in `partial`, and the pieces are combined in order. So a row's bits depend on its own sequence only.
 // Bound: reading the cache. On a GPU the pieces give one sequence's heads enough blocks to fill it.
 #pragma once
 #include "attention/sdpa.h"

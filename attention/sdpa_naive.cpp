@@ -1,7 +1,7 @@
-// Causal attention as the textbook has it: loops over sequences b, heads h, queries i and keys j.
-// `make SDPA=naive` builds the trainer with it. It is the first rung of the ladder (naive; sdpa.cpp: panels;
-// sdpa_forward.cuh: tiles with an online softmax, and tensor cores), and the tests hold the other forms
-// against it. See sdpa.h for the equations. Not for: speed (20 to 50 times slower than sdpa.cpp).
+// Causal attention as in a textbook: loops over sequences b, heads h, queries i and keys j. `make SDPA=naive` builds
+// the trainer with it. It is the first rung of the ladder in docs/tour.md (then sdpa.cpp: panels; sdpa_simt.cuh: tiles
+// with an online softmax; sdpa_forward.cuh: tensor cores), and the tests check the other forms against it. See sdpa.h
+// for the equations. Not for: speed (20 to 50 times slower than sdpa.cpp).
 //
 // S, P, dP and dS exist one row at a time, in floatM; what is stored is floatX.
 #include "attention/sdpa.h"

@@ -1,6 +1,7 @@
-// How the CPU's attention is divided among threads: arithmetic only, so that the balance can be tested for any number of threads.
-// A head's queries, or its keys, are cut into parts of equal area of the causal triangle: queries up to t see t^2 / 2 pairs, keys from
-// t on are seen by (T - t)^2 / 2. No sum depends on the cut (sdpa.cpp), so it may follow the number of threads.
+// How the CPU's attention is divided among threads. This is arithmetic only, so that the balance can be tested for any
+// number of threads. A head's queries, or its keys, are cut into parts of equal area in the causal triangle: queries up
+// to t make t^2 / 2 pairs, keys from t on make (T - t)^2 / 2. No sum depends on the cut (sdpa.cpp), so it may depend on
+// the number of threads.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -23,16 +24,17 @@ inline Range triangle_task(Triangle side, int T, int unit, int task, int parts) 
     return triangle_part(side, T, unit, side == Triangle::queries ? parts - 1 - task : task, parts);
 }
 
-// TASKS_PER_THREAD tasks leave the threads that end first idle for a small part of the time. More than half as many parts as units would be
-// uneven: then it is all units.
+// With TASKS_PER_THREAD tasks per thread, the threads that end first are idle for a small part of the time only. More
+// parts than half the number of units would be uneven, so then every unit is a part.
 inline constexpr int TASKS_PER_THREAD = 8;
 inline int parts_per_head(int heads, int T, int unit, int threads) {
     int wanted = threads > 1 ? (TASKS_PER_THREAD * threads + heads - 1) / heads : 1, most = units(T, unit);
     return 2 * wanted > most ? (wanted > 1 ? most : 1) : wanted;
 }
 
-// The backward's five products of a head (S, dP, dV, dK, dQ) share S and dP while one task has the whole head. Cut by queries for dQ and by
-// keys for dK and dV, S and dP are computed twice, seven products for five: worth it where heads are too few for the threads.
+// While one task has the whole head, the backward's five products (S, dP, dV, dK, dQ) share S and dP. When a head is cut,
+// by queries for dQ and by keys for dK and dV, S and dP are computed twice: seven products instead of five, which is worth
+// it when there are too few heads for the threads.
 inline constexpr int WHOLE_PRODUCTS = 5, QUERY_PRODUCTS = 3, KEY_PRODUCTS = 4;
 inline bool split_heads(int heads, int threads) {
     double whole = double(WHOLE_PRODUCTS) * ((heads + threads - 1) / threads);

@@ -1,4 +1,4 @@
-// What an attention variant tells the model about itself beyond what every part does (model/part.h), and what it is handed.
+// What an attention variant declares beyond what every part does (model/part.h), and what it is handed.
 // No other file names a variant.
 #pragma once
 #include "attention/sdpa.h"
@@ -15,7 +15,7 @@ struct AttentionSpec : PartSpec {
     std::vector<CacheSpec> cache;                           // what a decoder holds per token, one set per layer
     std::vector<BufferSpec> decode;                         // of the tokens being decoded, one set for all layers
     int d_v_decode = 0;                                     // per query head in sdpa_decode, where absorption makes it wider than d_v
-    std::string cache_note;                                 // what a user should know of the cache; "" when there is nothing
+    std::string cache_note;                                 // what a user should know about the cache; "" for nothing
     int d_qk, d_v;                                          // per query head, for the attention products' FLOPs
     int rope_width;                                         // of the rotation; 0: this variant does not rotate
 };

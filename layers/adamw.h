@@ -1,12 +1,13 @@
 // AdamW [Loshchilov & Hutter 2019, alg. 2] with global-norm clipping [Pascanu et al. 2013]:
 //   g = grad * min(1, clip / norm)      m = b1 m + (1-b1) g      v = b2 v + (1-b2) g^2
 //   w = w - lr ( (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps) + decay w )            [t counts from 1]
-// Works on flat ranges; the caller gives one call per range of equal decay. Master weights, moments and gradients are floatM.
+// Works on flat ranges; the caller makes one call per range of equal decay. Master weights, moments and gradients are floatM.
 #pragma once
 #include "runtime/device/types.h"
 
-// How weights narrower than the master copy are rounded. Stochastically: up with the probability that makes the mean right, so that updates
-// smaller than half a step are not lost in every forward pass [Gupta et al. 2015]; element i takes philox(seed, stream, first + i).
+// How weights narrower than the master copy are rounded. Stochastic rounding is unbiased: it rounds up with the
+// probability that makes the mean right, so that the forward pass does not lose every update smaller than half a step
+// [Gupta et al. 2015]. Element i uses philox(seed, stream, first + i).
 struct Rounding {
     bool stochastic = false;
     uint64_t seed = 0, stream = 0, first = 0;
@@ -17,16 +18,16 @@ struct AdamW {
     double grad_clip;            // 0: no clipping
     int64_t step;                // from 1
     double min_value;            // the weights are kept >= this (learned position parameters); -infinity: off
-    Rounding rounding = {};      // without effect where there is no separate master copy
+    Rounding rounding = {};      // has no effect without a separate master copy
 };
 
 // weights: the copy that kernels read (floatX). master: floatM, or null when floatX is floatM. norm: one floatM in device memory.
-// A norm that is not finite: nothing is changed, so that the host need not look before it asks for the update.
+// If the norm is not finite, nothing is changed; so the host need not look at it before it queues the update.
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a);
 
-// The global norm in two steps, so that ranks which hold parts of the gradient can add their sums in between:
+// The global norm in two steps, so that ranks that hold parts of the gradient can add their sums in between:
 // sums[i] = sum of grad^2 over [i, i + 1) * NORM_BLOCK, in double, for ceil(n / NORM_BLOCK) blocks; then *norm = sqrt(sum of sums).
-// On the CPU the additions are made in order: blocks of zeros in between, or another thread count, change no bit.
+// On the CPU the sums are added in order, so blocks of zeros in between, or another number of threads, change no bit.
 inline constexpr size_t NORM_BLOCK = 1024;
 void sum_squares(double* sums, const floatM* grad, size_t n);
 void norm_of_sums(floatM* norm, const double* sums, size_t count);

@@ -1,6 +1,6 @@
-// Copies parts of rows, to put a tensor together from others: out_h[i] = in_h[i], i < d, for `heads` vectors in each of `rows` rows.
-// A variant whose keys are [part of another tensor ; something else] makes them with one call for each part, in place: no
-// concatenated copy of a copy. With in_head = 0 the one vector of a row goes to every head.
+// Copies parts of rows, to put a tensor together from others: out_h[i] = in_h[i], i < d, for `heads` vectors in each of
+// `rows` rows. A variant whose keys are [part of another tensor ; something else] makes them in place, with one call per
+// part. With in_head = 0 the row's one vector goes to every head.
 // Backward: din_h += dout_h; with in_head = 0 the sum over the heads.
 #pragma once
 #include "runtime/device/types.h"

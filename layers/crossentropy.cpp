@@ -15,7 +15,7 @@ template <class T> inline floatM row_max(const T* logits, int V) {
     return m;
 }
 
-// The row in floatM: itself, or where the storage is narrower a copy that stays in cache while its numbers are exponentials.
+// The row in floatM: itself or, where the storage is narrower, a copy that stays in cache.
 inline floatM* as_master(floatM* logits, int) { return logits; }
 template <class T> floatM* as_master(T* logits, int V) {
     thread_local std::vector<floatM> copy;

@@ -42,8 +42,8 @@ template <class T> inline Lanes load_first(const T* p, int n) {
     memcpy(padded, p, size_t(n) * sizeof(T));
     return load(padded);
 }
-// a b + c, written out: left to itself the compiler fuses the two in some loops and not in others (for Zen it breaks up chains of fused
-// multiply-adds), and the same element would differ from tile to tile.
+// a b + c, written out: the compiler fuses the two in some loops and not in others (for Zen it breaks up chains of fused
+// multiply-adds), and the same element would then differ from tile to tile.
 inline Lanes fused(Lanes a, Lanes b, Lanes c) {
 #if defined(__AVX512F__)
     if constexpr (sizeof(floatM) == 8) return Lanes(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
@@ -52,7 +52,7 @@ inline Lanes fused(Lanes a, Lanes b, Lanes c) {
     if constexpr (sizeof(floatM) == 8) return Lanes(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
     else return Lanes(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
 #elif defined(__x86_64__)
-    return a * b + c;                                        // this processor has no fused form
+    return a * b + c;                                        // this processor has no fused multiply-add
 #else
     for (int l = 0; l < W; l++) c[l] = std::fma(a[l], b[l], c[l]);
     return c;

@@ -9,12 +9,12 @@
 
 void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C,
                        const int* position = nullptr);
-// dwte += (the tied head has written it before);  dpos (= | += when accumulate), null when pos is not learned.
+// dwte += (the tied head has already written it);  dpos (= | += when accumulate), null when pos is not learned.
 void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int* tokens, int B, int T, int C, bool accumulate);
 // The fixed table of Vaswani et al. 2017, sec. 3.5: pos[t][2i] = a sin(t / 10000^(2i/C)), pos[t][2i+1] = a cos(same). Host memory.
-// a = 0.02 sqrt 2: the rms that token embeddings, and the learned positions of GPT-2, start with. (Vaswani has a = 1 and multiplies
-// embeddings of rms 1 / sqrt C by sqrt C: equal parts too. a = 1 beside embeddings of 0.02 drowns the tokens: nothing beyond single
-// tokens' frequencies is learnt in the default comparison, docs/LOG.md.)
+// a = 0.02 sqrt 2 gives the rms with which token embeddings, and GPT-2's learned positions, start. (Vaswani has a = 1 and
+// multiplies embeddings of rms 1 / sqrt C by sqrt C, so there too both parts are equal. a = 1 with embeddings of 0.02
+// drowns the tokens: in the default comparison nothing but the frequencies of single tokens is learned, docs/LOG.md.)
 inline constexpr double SINUSOID_AMPLITUDE = 0.02 * 1.4142135623730951;
 inline void sinusoidal_table(floatX* pos, int T, int C) {
     for (int t = 0; t < T; t++)

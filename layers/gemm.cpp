@@ -70,8 +70,8 @@ template void gemm_plain<double>(bool, bool, int, int, int, const double*, size_
 void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const float* a, size_t lda, const float* b, size_t ldb,
           bool accumulate, float* c, size_t ldc) {
 #if defined(BLAS_ONEDNN)
-    // Called from inside our OpenMP region, oneDNN sees that and stays on this thread. A product of one piece comes from outside a region:
-    // there oneDNN would divide it by the number of threads, with other bits for another number (seen at C = 32, 128 tokens).
+    // Inside our OpenMP region oneDNN notices and stays on this thread. A product of one piece is called outside any region:
+    // there oneDNN would divide it among the threads, with other bits for another number of them (seen at C = 32, 128 tokens).
     const int threads = omp_in_parallel() ? 1 : omp_get_max_threads();
     if (threads > 1) omp_set_num_threads(1);
     dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, dnnl_dim_t(lda), b,

@@ -1,7 +1,7 @@
-// Products of bf16 matrices with sums in fp32. See gemm.h. Where the processor multiplies bf16 (AVX512_BF16,
-// AMX), oneDNN's matmul primitive does it, two to sixteen times as fast as fp32; elsewhere operands are
-// converted block by block and go through the fp32 product: the same arithmetic, since a product of two bf16
-// numbers is exact in fp32, but no faster than fp32.
+// Products of bf16 matrices with sums in fp32. See gemm.h. On processors that multiply bf16 (AVX512_BF16, AMX)
+// oneDNN's matmul primitive does them, two to sixteen times as fast as fp32. On others the operands are converted
+// block by block and multiplied in fp32: the same arithmetic, since a product of two bf16 numbers is exact in fp32, but
+// no faster than fp32.
 #include <algorithm>
 #include <vector>
 
@@ -57,7 +57,7 @@ void make_product(Product& p, const dnnl::engine& engine, bool ta, bool tb, int 
         add.append_sum(1.0f);
         attributes.set_post_ops(add);
     }
-    // Made for one thread, whatever this one may start: we divide the work ourselves (linear.cpp).
+    // Made for one thread, however many this one may start: we divide the work ourselves (linear.cpp).
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1);
     try {
@@ -124,7 +124,7 @@ bool has_bf16_products() {
 // ---------------------------------------------------------------------------------------------- the plain way
 
 namespace {
-// Grows and stays; one for each use and thread.
+// Grows and is kept; one for each use and thread.
 float* room(std::vector<float>& memory, size_t n) {
     if (memory.size() < n) memory.resize(n);
     return memory.data();

@@ -1,4 +1,4 @@
-// A small matrix product in registers: C (+)= A B, on operands that already sit in cache.
+// A small matrix product in registers: C (+)= A B, on operands that are already in cache.
 // Used by attention (sdpa.cpp) on its tiles, and, packed block by block, as the plain product of builds without a BLAS
 // (gemm.cpp). Idea: an MR x (NV vectors) block of C stays in registers while k runs; each step loads NV vectors of B and
 // broadcasts MR elements of A [Goto & van de Geijn 2008]. Every element of C is one chain of fused multiply-adds in the
@@ -51,9 +51,9 @@ inline void tile_kernel(T* c, size_t ldc, TileA<T> a, const T* b, size_t ldb, in
         }
 }
 
-// One row, one vector. A loop with a single chain of multiply-adds is where g++, tuning for AMD, prefers a
-// multiplication and an addition (avoid-fma-max-bits), which rounds twice: the last row would get other bits
-// than the same row in a taller tile. So the fused operation is written out.
+// One row, one vector. In a loop with a single chain of multiply-adds, g++ tuning for AMD prefers a multiplication and
+// an addition (avoid-fma-max-bits), which rounds twice: the last row would get other bits than the same row in a taller
+// tile. So the fused operation is written out.
 template <class T, bool ADD> inline void tile_row(T* c, const T* a, size_t k_stride, const T* b, size_t ldb, int k) {
     T acc[LANES<T>] = {};
     for (int kk = 0; kk < k; kk++) {

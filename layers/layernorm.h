@@ -8,7 +8,7 @@
 inline constexpr double LAYERNORM_EPS = 1e-5;
 
 void layernorm_forward(floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* w, const floatX* b, size_t rows, int C);
-// sum = x + branch (the residual stream goes on), then y = layernorm(sum), in one pass over memory.
+// sum = x + branch (the residual stream continues), then y = layernorm(sum), in one pass over memory.
 void residual_layernorm_forward(floatX* sum, floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* branch,
                                 const floatX* w, const floatX* b, size_t rows, int C);
 // dx (= | += when add_to_dx: the residual stream's gradient);  dw, db (= | += when accumulate).

@@ -1,6 +1,7 @@
 // Linear layers on the CPU: the products are cut into pieces, each piece is one serial library call, and the bias and GELU are
 // applied to a piece while it is still in cache. The cut depends on shapes only: any thread count gives the same bits.
-// In bf16 the product itself adds the bias and rounds once (gemm_bf16.cpp); GELU reads what was stored, as its backward will.
+// In bf16 the product itself adds the bias and rounds once (gemm_bf16.cpp). GELU reads what was stored, and so does its
+// backward.
 #include "layers/linear.h"
 
 #include <algorithm>
@@ -14,9 +15,9 @@ namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
 struct Pieces { int mp, np; size_t mb, nb; };
 
-// About 12 MFLOP a piece (60-120 us: long enough to hide a call's overhead and its packing; 4 MFLOP was 5%
-// slower at C = 128), at most 32 pieces, each at least 32 x 64. Each row of pieces copies ("packs") B once
-// more, each column A: among the finest cuts the one with the least copying.
+// About 12 MFLOP per piece (60-120 us: long enough to hide the overhead of a call and its packing; 4 MFLOP was 5% slower
+// at C = 128), at most 32 pieces, each at least 32 x 64. Each row of pieces copies ("packs") B once more, and each column
+// A, so among the finest cuts the one with the least copying is chosen.
 Pieces cut(size_t m, size_t n, size_t k) {
     double flops = 2.0 * double(m) * double(n) * double(k);
     int target = flops < 4e5 ? 1 : int(std::clamp(flops / 12e6, 2.0, 32.0));
@@ -73,8 +74,8 @@ void product(bool transpose_b, size_t m, size_t n, int k, const X* a, size_t lda
     }
 }
 
-// Heads that read the same x, with weights one below the other, are one wide layer: one product instead of `batch` small ones (MLA's
-// k^C). Where their outputs do not lie side by side, a piece of y is copied from or to its heads.
+// Heads that read the same x, with their weights one below the other, are one wide layer: one product instead of `batch`
+// small ones (MLA's k^C). If their outputs do not lie side by side, each piece of y is copied from or to its heads.
 struct Merged {
     LinearShape s;                                           // batch 1 when merged
     int head_out = 0;                                        // outputs of a head, when y has gaps; else 0
@@ -102,7 +103,7 @@ template <class Y, class Move> void each_run(const Merged& m, Y* y, size_t rows,
 void read_run(const floatX* y, floatX* copy, size_t n) { std::copy(y, y + n, copy); }
 void write_run(floatX* y, floatX* copy, size_t n) { std::copy(copy, copy + n, y); }
 
-floatX* room(size_t n) {                                     // one per thread, grows to the largest piece and stays
+floatX* room(size_t n) {                                     // one per thread, grows to the largest piece and is kept
     thread_local std::vector<floatX> memory;
     if (memory.size() < n) memory.resize(n);
     return memory.data();
@@ -137,7 +138,7 @@ void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const 
                            const floatX* pre_gelu) {
     const Merged m = merge_heads(shape);
     const LinearShape& s = m.s;
-    // Heads that share x sum their gradients: one after the other, each adding to the last.
+    // Heads that share x sum their gradients, one after the other.
     const bool shared = s.batch > 1 && s.batch_x == 0;
     for_each_piece(shared ? 1 : s.batch, s.rows, size_t(s.in), size_t(s.out), [&](int h, size_t row, size_t rows, size_t col, size_t cols) {
         floatX* out = dx + h * s.batch_x + row * s.ld_in + col;

@@ -15,7 +15,8 @@ struct LinearShape {
 };
 inline LinearShape linear_shape(size_t rows, int in, int out) { return {rows, in, out, size_t(in), size_t(in), size_t(out)}; }
 
-// Up to FEW_ROWS rows a row of y does not depend on the others (linear_rows.h); beyond, the library's sums depend on the shape.
+// With up to FEW_ROWS rows, a row of y does not depend on the others (linear_rows.h); with more, the library's order of
+// summation depends on the shape.
 // y (= | += when accumulate). With gelu_out (same layout as y): y keeps the pre-activation, gelu_out = GELU(y), in one pass.
 void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate = false,
                     floatX* gelu_out = nullptr);

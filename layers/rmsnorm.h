@@ -7,7 +7,7 @@
 inline constexpr double RMSNORM_EPS = 1e-6;
 
 void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, size_t rows, int C, size_t ld_x);
-// sum = x + branch (the residual stream goes on), then y = rmsnorm(sum), in one pass over memory. All packed.
+// sum = x + branch (the residual stream continues), then y = rmsnorm(sum), in one pass over memory. All packed.
 void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch,
                               const floatX* w, size_t rows, int C);
 // dx (row stride ld_x) (= | += when add_to_dx: the residual stream's gradient);  dw (= | += when accumulate)

@@ -36,7 +36,7 @@ void rope_backward(floatX* din, const floatX* dout, const floatM* table, const R
             for (int h = 0; h < s.heads; h++) rotate(to + h * s.in_head, from + h * s.out_head, angles, s.d / 2, sign, accumulate);
             continue;
         }
-        thread_local std::vector<floatM> sum;                // one source for all heads: their gradients are added, then turned once
+        thread_local std::vector<floatM> sum;                // one source for all heads: their gradients are added, then rotated once
         sum.assign(size_t(s.d), floatM(0));
         for (int h = 0; h < s.heads; h++)
             for (int i = 0; i < s.d; i++) sum[i] += floatM(from[h * s.out_head + i]);

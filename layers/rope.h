@@ -1,4 +1,4 @@
-// Rotary position embedding [Su et al. 2021, eq. 34], half-split pairing as in Llama: element i turns with element i + d/2 by
+// Rotary position embedding [Su et al. 2021, eq. 34], half-split pairing as in Llama: elements i and i + d/2 are rotated by
 // the angle t * theta^(-2i/d), t the position in the sequence. R_t is orthogonal: its backward is its inverse, R_{-t}.
 // Rows are (b, t); each row holds `heads` vectors of width d. All strides in elements.
 #pragma once
@@ -9,7 +9,7 @@
 struct RopeShape {
     int B, T, heads, d;
     size_t out_row, out_head;    // of the rotated tensor
-    size_t in_row, in_head;      // of the source; in_head = 0: one head, turned once and written to every head (MLA's k_r)
+    size_t in_row, in_head;      // of the source; in_head = 0: one head, rotated once and written to every head (MLA's k_r)
     // (B * T) positions of the rows where they are not 0 .. T-1 of every sequence (decoding; device memory)
     const int* position = nullptr;
 };

@@ -1,8 +1,9 @@
-// Decoding: a GPT that keeps what each variant needs of the past tokens (its cache table) instead of computing them again.
+// Decoding: a GPT that keeps what its variant needs of the past tokens (the cache table) instead of computing it again.
 //   prompt       fed in passes of up to `chunk` rows                 then token by token, one row a sequence and pass
 //   sequences    several at once, of different lengths; every row of a pass knows its sequence and its position
-// Row by row the same numbers as the trainer's forward pass, up to rounding, and the same bits for every batch, chunk (up to
-// FEW_ROWS, layers/linear_rows.h) and number of threads. Memory is planned as the trainer's: names and bytes first, then one block.
+// Every row has the same numbers as in the trainer's forward pass, up to rounding, and the same bits for every batch,
+// chunk (up to FEW_ROWS, layers/linear_rows.h) and number of threads. Memory is planned as in the trainer: names and
+// bytes first, then one block.
 #pragma once
 #include "model/gpt.h"
 
@@ -12,14 +13,15 @@ struct DecoderShape {
     int chunk = 0;                               // rows of a pass; 0: default_chunk
     bool keep_weights = false;                   // of the softmax, of every layer's last pass, for attention maps
 };
-// As many rows as share one read of the weights with every row's bits its own; on a GPU enough rows for tensor cores.
+// As many rows as can share one read of the weights while a row's bits depend on that row only; on a GPU enough rows
+// for tensor cores.
 inline constexpr int default_chunk = FEW_ROWS >= 64 ? int(FEW_ROWS) : 512;
 
 struct Decoder {
     GPT g;                                       // parameter table, weights, position tables, buffers: no activations of training
     DecoderShape shape;
     bool owns_weights = true;
-    std::vector<int> length;                     // tokens in the cache, per sequence; setting one back forgets the tokens behind it
+    std::vector<int> length;                     // tokens in the cache, per sequence; lowering it forgets the tokens after it
     std::vector<std::vector<floatX*>> cache;     // per layer, by the variant's cache table
     std::vector<void*> scratch;                  // by its decode table
     std::vector<floatM*> attention_weights;      // per layer (rows, NH, capacity), where they are kept
@@ -68,7 +70,7 @@ inline void want_decoder(Slices& s, Decoder& d) {
     if (c.pos == Position::sinusoidal) want(s, g.sinusoid, "sinusoidal table", capacity * C);
 }
 
-// weights_of: a model whose weights are used where they are; null: the decoder has its own.
+// weights_of: a model whose weights are used without a copy; null: the decoder has its own.
 inline Decoder decoder_plan(ModelConfig c, DecoderShape shape, const GPT* weights_of = nullptr) {
     gpt_resolve(c);
     if (shape.capacity == 0) shape.capacity = c.T;
@@ -126,7 +128,7 @@ inline DecodeLayer decode_layer(Decoder& d, int l, const DecodeBatch& batch) {
     return {d.g.c, batch, a.w, d.cache[size_t(l)].data(), d.scratch.data(), d.partial, a.rope, a.bias};
 }
 
-// A part of layer l, with what the decoder has for it.
+// A part of layer l, with the decoder's buffers.
 inline Part decode_part(Decoder& d, int l, BlockPart k, int rows) {
     return {d.g.c, 1, rows, d.g.layers[size_t(l)].part[k].w.data(), nullptr, (k == FEED_FORWARD ? d.mlp : d.norm).data(), nullptr, false};
 }
@@ -187,7 +189,8 @@ inline std::vector<floatX> decoder_logits(Decoder& d, const std::vector<NewToken
     return logits;
 }
 
-// Feeds tokens; logits (sequences, V) of what follows the last token of every sequence that got one (the others' rows stay as they were).
+// Feeds tokens; logits (sequences, V) of what follows the last token of every sequence that got one. The other
+// sequences' rows do not change.
 inline void decoder_next_logits(Decoder& d, const std::vector<NewToken>& tokens, std::vector<floatX>& logits) {
     const size_t V = size_t(d.g.c.V);
     logits.resize(size_t(d.shape.sequences) * V);
@@ -226,7 +229,7 @@ inline std::vector<double> decoder_losses(Decoder& d, const std::vector<NewToken
     return losses;
 }
 
-// Sequence `to` becomes what `from` is: one prompt, several continuations.
+// Copies the state of sequence `from` to sequence `to`: one prompt, several continuations.
 inline void decoder_copy(Decoder& d, int from, int to) {
     const size_t used = size_t(d.length[size_t(from)]), capacity = size_t(d.shape.capacity);
     std::vector<floatX> host;

@@ -1,4 +1,5 @@
-// A run before its first step, in words and numbers: what config.json records, what is printed, the memory by buffer, a trial (--dry-run).
+// A run before its first step, in words and numbers: what config.json records, what is printed, the memory by buffer,
+// and a short trial (--dry-run).
 #pragma once
 #include <algorithm>
 #include <cstdio>
@@ -12,7 +13,7 @@
 #include "runtime/run/rundir.h"
 #include "runtime/run/signals.h"
 
-// Sizes as resolved; the variant's own among them, by its table.
+// The sizes after defaults are filled in, with the variant's own from its table.
 inline std::vector<std::pair<std::string, int>> resolved_sizes(const ModelConfig& c) {
     std::vector<std::pair<std::string, int>> sizes = {{"vocab_size", c.V}, {"kv_heads", c.NKV}, {"head_dim", c.HS}, {"mlp_width", c.F}};
     for (size_t i = 0; i < ATTENTION_OPTIONS.size(); i++)
@@ -41,8 +42,8 @@ inline RunFacts run_facts(const Options& o, const GPT& g, const Data& d) {
             .tokenizer_fingerprint = tokenizer_fingerprint(d.tokenizer)};
 }
 
-// What a run takes besides its buffers and the program as it stands before: compiled products, packed blocks,
-// the checkpoint's write buffer.
+// What a run takes besides its buffers and what the program takes already: compiled products, packed blocks, the
+// checkpoint's write buffer.
 inline constexpr size_t PROGRAM_BYTES = size_t(14) << 20;
 
 inline void print_plan(const Options& o, const GPT& g, const Data& d, const BatchPlan& plan) {
@@ -92,14 +93,14 @@ inline std::string largest_buffers(const GPT& planned) {
     return text;
 }
 
-// Refuses what cannot fit, naming what is large.
+// Refuses what cannot fit in memory, naming the largest buffers.
 inline void ensure_fits(const GPT& planned) {
     const size_t need = planned_bytes(planned), have = device_facts().memory_bytes;
     ensure(need <= have, "this run needs %s and the machine has %s; the largest: %s; a smaller --micro-batch shrinks all that is per token",
            human_bytes(double(need)).c_str(), human_bytes(double(have)).c_str(), largest_buffers(planned).c_str());
 }
 
-// For programs: exact counts, one JSON object behind the word "numbers".
+// For programs: exact counts, one JSON object after the word "numbers".
 inline void print_numbers(const GPT& planned) {
     printf(
         "numbers   {\"parameters\":%zu,\"parameters_non_embedding\":%zu,"
@@ -108,7 +109,7 @@ inline void print_numbers(const GPT& planned) {
         flops_per_token(planned), planned_bytes(planned) + peak_memory_bytes() + PROGRAM_BYTES);
 }
 
-// --dry-run: memory by buffer and the expected time from three trial micro-batches (with --steps 0 there is none to expect).
+// --dry-run: memory by buffer, and the time to expect from three trial micro-batches (none with --steps 0).
 inline void dry_run(const Options& o, const GPT& planned, const BatchPlan& plan) {
     print_numbers(planned);
     if (o.steps == 0) return;

@@ -9,7 +9,7 @@
 
 struct Evaluation {
     double loss = NAN, bits_per_byte = NAN;      // nats per token; bits per byte of text
-    double accuracy = NAN;                       // with masks (probes): share of the counted targets that are the likeliest token
+    double accuracy = NAN;                       // with masks (probes): share of the counted targets that the likeliest token gets right
     std::vector<float> by_sequence;              // mean nats per token of each validation sample, in their order
     std::vector<float> by_position;              // mean nats at each position of the context; empty with masks
     bool stopped = false;                        // a stop request cut it short: the losses are NaN
@@ -21,7 +21,7 @@ inline Evaluation stopped_evaluation() {
     return e;
 }
 
-// How many of the targets that count are the likeliest token, by the logits that gpt_loss left on the device.
+// For how many of the targets that count the likeliest token is right, from the logits that gpt_loss left on the device.
 inline double count_correct(const GPT& g, const std::vector<int>& targets, size_t rows) {
     std::vector<floatX> logits(size_t(g.c.V));
     double correct = 0;
@@ -36,7 +36,7 @@ inline double count_correct(const GPT& g, const std::vector<int>& targets, size_
     return correct;
 }
 
-// Batches are taken by the ranks in turn. Their sums are added in the order of the samples: the number of ranks changes nothing.
+// The ranks take batches in turn. The sums are added in the order of the samples, so the number of ranks changes nothing.
 // Targets below 0 do not count (masked positions).
 inline Evaluation evaluate(GPT& g, const Data& d) {
     const int T = g.c.T, ranks = comm_size();

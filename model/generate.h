@@ -1,4 +1,5 @@
-// Text from a model during training: the last T tokens are the context, recomputed for every new token. (Decoding with a cache: decode.h.)
+// Text from a model during training: the last T tokens are the context, and everything is computed again for every new
+// token. (Decoding with a cache: decode.h.)
 #pragma once
 #include <cmath>
 #include <numeric>
@@ -38,7 +39,7 @@ struct TextRequest {
     int64_t step = 0;                    // the random numbers depend on (seed, step) only
 };
 
-// The prompt and what the model makes of it; shorter after a stop request.
+// The prompt and its continuation; shorter after a request to stop.
 inline std::string generate_text(GPT& g, const Tokenizer& tokenizer, const TextRequest& r) {
     std::vector<uint32_t> ids = tokenizer_encode(tokenizer, r.prompt, true);
     if (ids.empty()) ids.push_back(0);

@@ -1,7 +1,7 @@
-// GPT: forward, backward right below it, update. One source for every backend and every choice of attention, norm and MLP.
+// GPT: forward, the backward right below it, update. One source for all backends and all choices of attention, norm, MLP.
 //   x_0 = wte[token] (+ position)        x_{l+1} = block_l(x_l), l = 0 .. L-1 (model/block.h)
 //   logits = norm(x_L) wte^T             loss = mean cross-entropy, nats             (the head shares the token embedding's matrix)
-// What it holds: model/model.h. What is called at the borders of buckets, for several processes: model/shards.h.
+// What it holds: model/model.h. What several processes do at the borders of buckets: model/shards.h.
 // The host only queues work: nothing waits for the device before gpt_results at the end of a step.
 #pragma once
 #include "layers/crossentropy.h"
@@ -22,7 +22,7 @@ inline Part last_norm(GPT& g, int B, int T, bool accumulate) {
 
 inline AttentionLayer attention_layer(GPT& g, int l, int B, int T, bool accumulate) {
     GPT::Tensors& t = g.layers[size_t(l)].part[ATTENTION];
-    const size_t p = g.attention.params.size(), a = p + 1;                   // power's own stand behind the variant's
+    const size_t p = g.attention.params.size(), a = p + 1;                   // power's own come after the variant's
     PositionBias bias;
     if (g.c.pos == Position::alibi) bias = {BiasKind::alibi, g.alibi, nullptr, nullptr};
     if (g.c.pos == Position::power) bias = {BiasKind::power, nullptr, t.w[p], t.w[a]};
@@ -71,7 +71,8 @@ inline void gpt_forward(GPT& g, const int* tokens, int B, int T) {
     }
 }
 
-// Logits' gradient -> all gradients. g.logits holds dloss / dlogits (crossentropy_forward_backward), the rest what gpt_forward left.
+// The logits' gradient -> all gradients. g.logits holds dloss / dlogits (crossentropy_forward_backward), everything else
+// what gpt_forward left.
 inline void gpt_backward(GPT& g, int B, int T, const Reduction& r) {
     const ModelConfig& c = g.c;
     const size_t rows = size_t(B) * T;
@@ -106,7 +107,7 @@ inline double sum_of_losses(GPT& g, size_t rows) {
     return sum;
 }
 
-// Sum of the losses of B sequences (targets -1 do not count); no gradients. Waits for it.
+// The sum of the losses of B sequences (targets of -1 do not count), without gradients. Waits for the result.
 inline double gpt_loss(GPT& g, const int* tokens, const int* targets, int B, int T) {
     size_t rows = size_t(B) * T;
     gpt_forward(g, tokens, B, T);
@@ -124,8 +125,8 @@ inline void gpt_next_logits(GPT& g, const int* tokens, int T, std::vector<floatX
     copy_to_host(logits.data(), g.logits, logits.size() * sizeof(floatX));
 }
 
-// tokens, targets (B, T) on the host -> losses (rows floatM, on the device) and gradients. scale: what the mean over the optimizer's whole
-// batch divides by, 1 / its tokens.
+// tokens, targets (B, T) on the host -> losses (rows floatM, on the device) and gradients. scale: 1 / the tokens of the
+// optimizer's whole batch, which makes the gradient that of the mean.
 inline void gpt_pass(GPT& g, const int* tokens, const int* targets, int B, int T, double scale, floatM* losses, const Reduction& r) {
     const size_t rows = size_t(B) * T;
     gpt_forward(g, tokens, B, T);
@@ -136,7 +137,7 @@ inline void gpt_pass(GPT& g, const int* tokens, const int* targets, int B, int T
     gpt_backward(g, B, T, r);
 }
 
-// A pass alone, for one process: gradients = (+= when accumulate). Waits, and returns the sum of the losses.
+// One pass, for a single process: gradients = (+= when accumulate). Waits, and returns the sum of the losses.
 inline double gpt_forward_backward(GPT& g, const int* tokens, const int* targets, int B, int T, double scale, bool accumulate) {
     gpt_pass(g, tokens, targets, B, T, scale, g.losses, {accumulate, false, false});
     return sum_of_losses(g, size_t(B) * T);
@@ -144,8 +145,8 @@ inline double gpt_forward_backward(GPT& g, const int* tokens, const int* targets
 
 // ---------------------------------------------------------------------------------------------- a step
 
-// This rank's micro-batch `index` of g.run.micro_batches of a step. The gradients' sum is sent to its owners with the last one (zero 2:
-// with every one). The losses stay on the device, for gpt_results.
+// This rank's micro-batch number `index`, of g.run.micro_batches in a step. The last one starts sending the summed
+// gradients to their owners (zero 2: every one does). The losses stay on the device, for gpt_results.
 inline void gpt_micro_batch(GPT& g, const int* tokens, const int* targets, int B, int T, double scale, int index) {
     const bool zero2 = g.grads_own != nullptr, last = index + 1 == g.run.micro_batches;
     const int per_part = g.run.micro_batches >> g.stash.size();
@@ -154,8 +155,8 @@ inline void gpt_micro_batch(GPT& g, const int* tokens, const int* targets, int B
     if (!g.stash.empty() && (index + 1) % per_part == 0) add_part(g, index / per_part);
 }
 
-// Clipping and AdamW, by the norm that gpt_gradient_norm (shards.h) found; not finite: nothing is updated. hyper.step counts from 1.
-// Every rank updates what it owns; then the weights travel.
+// Clipping and AdamW, with the norm that gpt_gradient_norm (shards.h) found; if it is not finite, nothing is updated.
+// hyper.step counts from 1. Every rank updates what it owns; then the weights are gathered.
 inline void gpt_adamw(GPT& g, const AdamW& hyper) {
     for (const Param& p : g.params) {
         AdamW a = hyper;
@@ -172,8 +173,8 @@ inline void gpt_adamw(GPT& g, const AdamW& hyper) {
     start_gathering_weights(g);
 }
 
-// Waits for the step's queued work and brings its numbers to the host: the sum of the losses of each of this rank's micro-batches of
-// `rows` tokens, and the gradient's norm before clipping (as gpt_gradient_norm left it).
+// Waits for the step's queued work and brings its numbers to the host: for each of this rank's micro-batches (`rows`
+// tokens) the sum of its losses, and the gradient's norm before clipping (as gpt_gradient_norm left it).
 struct StepResults { std::vector<double> losses; double norm; };
 inline StepResults gpt_results(GPT& g, size_t rows) {
     StepResults r;
@@ -187,7 +188,7 @@ inline StepResults gpt_results(GPT& g, size_t rows) {
     return r;
 }
 
-// The three of a step's end in one, for one process: norm, update, the norm's value.
+// The end of a step in one call, for a single process: norm, update; returns the norm.
 inline double gpt_update(GPT& g, const AdamW& hyper) {
     gpt_gradient_norm(g);
     gpt_adamw(g, hyper);

@@ -1,7 +1,7 @@
-// --init-from PATH: a training begins with the weights of another run or checkpoint: other data, more steps, another schedule, or another
-// variant, of which the tensors with the same name and shape are taken over. What is new (optimizer, step, tensors) begins as ever.
-// The tokenizer must be the same: a token's row would mean something else. Learned positions are taken as far as both contexts go.
-// GPT-2's weights: build/import makes a run of them first.
+// --init-from PATH: training begins with the weights of another run or checkpoint, for other data, more steps, another
+// schedule, or another variant. Tensors with the same name and shape are taken over; everything else (the optimizer, the
+// step, other tensors) begins as in any new run. The tokenizer must be the same, else a token's row would mean something
+// else. Learned positions are taken as far as both contexts go. For GPT-2's weights, build/import makes a run first.
 #pragma once
 #include <nlohmann/json.hpp>
 
@@ -10,7 +10,7 @@
 #include "runtime/run/files.h"
 #include "runtime/run/rundir.h"
 
-// Throws unless PATH is a checkpoint of the same tokenizer. Before anything is written.
+// Throws unless PATH is a checkpoint with the same tokenizer. Called before anything is written.
 inline CheckpointFound init_from_checkpoint(const Options& o, const Data& d) {
     const std::string& path = o.init_from;
     const std::string ours = nlohmann::json(tokenizer_fingerprint(d.tokenizer)).dump();
@@ -28,7 +28,8 @@ inline CheckpointFound init_from_checkpoint(const Options& o, const Data& d) {
     return found;
 }
 
-// g: initialised. Every rank calls it, each reads all weights, as its kernels need. Returns what is kept and what is new, for the console.
+// g: initialised. Every rank calls it and reads all weights, since its kernels need them. Returns what is kept and what
+// is new, for the console.
 inline std::string init_from(GPT& g, const CheckpointFound& found) {
     const SafetensorsFile f = safetensors_open(found.dir + "/model.safetensors");
     size_t kept_tensors = 0, tensors = 0, kept = 0, all = 0, new_tensors = 0;

@@ -1,5 +1,6 @@
-// A GPT's memory and first values: planned first (gpt_plan: names and bytes, nothing allocated), so that --dry-run prints what a run
-// will take; then allocated as one block, of which every buffer is a slice. Initial weights, and counts that follow from the tables.
+// A GPT's memory and initial values. Memory is planned first (gpt_plan: names and bytes, nothing allocated), so that
+// --dry-run can print what a run will take; then it is allocated as one block, and every buffer is a slice of it. Also
+// the counts that follow from the tables.
 #pragma once
 #include <cmath>
 
@@ -41,7 +42,7 @@ inline void want_slots(Slices& s, std::vector<void*>& slots, const std::vector<B
     slots.clear();
     for (const BufferSpec& b : specs) slots.push_back(want_slot(s, b, prefix + b.name, rows));
 }
-// The same of layer l, where --recompute keeps some for one layer only: the first layer's then serve all.
+// The same for layer l. Buffers that --recompute keeps for one layer only are the first layer's.
 inline void want_saved(Slices& s, std::vector<void*>& slots, const std::vector<void*>& first_layers, const std::vector<BufferSpec>& specs,
                        const std::string& label, int l, size_t rows) {
     slots.clear();
@@ -84,7 +85,7 @@ inline void want_all(Slices& s) {
     want(s, g.ln_f, "ln_f", rows * C);
     want_slots(s, g.last_norm.saved, g.norm.saved, "ln_f ", rows);
     want(s, g.logits, "logits", rows * size_t(c.Vp()));
-    // The losses of a whole step and, behind them, the gradient's norm: one copy brings all to the host.
+    // The losses of a whole step and, after them, the gradient's norm: one copy brings them all to the host.
     size_t losses = rows * size_t(g.run.micro_batches);
     want(s, g.losses, "losses", losses + 1);
     if (s.arena) g.grad_norm = g.losses + losses;
@@ -108,14 +109,14 @@ inline size_t attention_scratch_bytes(const GPT& g) {
                                                                   : BiasKind::none);
 }
 
-// The tables of the parts, from the sizes.
+// The parts' tables, for these sizes.
 inline void set_parts(GPT& g) {
     g.attention = attention_spec(g.c);
     g.parts = block_parts(g.c);
     g.norm = norm_spec(g.c);
 }
 
-// The table and the list of buffers, nothing allocated.
+// The parameter table and the list of buffers; nothing is allocated.
 inline GPT gpt_plan(ModelConfig c, const RunShape& run) {
     gpt_resolve(c);
     GPT g{};
@@ -195,12 +196,12 @@ inline GPT gpt_allocate(const ModelConfig& config, const RunShape& run) {
 inline GPT gpt_allocate(const ModelConfig& c, int max_B, bool train = true) { return gpt_allocate(c, RunShape{max_B, train}); }
 
 inline void gpt_free(GPT& g) {
-    for (CommRequest& r : g.gathering) comm_wait(r);         // weights that still travel would arrive in freed memory
+    for (CommRequest& r : g.gathering) comm_wait(r);         // weights still on their way would arrive in freed memory
     device_free(g.arena);
     g = GPT{};
 }
 
-// One tensor's weights, from and to the host; set_weights also fills this rank's part of the master copy.
+// Copies one tensor's weights from and to the host; set_weights also fills this rank's part of the master copy.
 inline std::vector<floatM> get_weights(const GPT& g, const Param& p) {
     std::vector<floatX> stored(p.size);
     copy_to_host(stored.data(), g.weights + p.offset, p.size * sizeof(floatX));

@@ -1,8 +1,8 @@
-// What a GPT holds: its parameter table, the flat buffers, its activations. One source for every backend and every choice of parts.
+// What a GPT holds: its parameter table, its flat buffers, its activations. One source for all backends and all parts.
 // Allocation, initial values and counts: model/memory.h. What ranks share: model/shards.h. Computing: model/gpt.h.
 //
-// Flat buffers: all weights lie in one array, so do gradients, moments and master weights, at the same offsets. The array is cut into
-// buckets: the embeddings, each layer, the last norm.
+// Flat buffers: all weights lie in one array, and so do the gradients, moments and master weights, at the same offsets.
+// The array is divided into buckets: the embeddings, each layer, the last norm.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -56,7 +56,8 @@ struct GPT {
     std::vector<Buffer> buffers;                 // everything allocated: slices of `arena`, and the kernels' scratch memory
     void* arena = nullptr;
     size_t arena_bytes = 0;
-    // flat buffers; zero 2: `grads` holds the embeddings' and ln_f's buckets and two layers' in turn, `grads_own` this rank's pieces
+    // flat buffers; zero 2: `grads` holds the buckets of the embeddings and ln_f, and of two layers at a time; `grads_own`
+    // holds this rank's pieces
     floatX* weights = nullptr;
     floatM *grads = nullptr, *grads_own = nullptr, *moment1 = nullptr, *moment2 = nullptr, *master = nullptr;
     std::vector<floatM*> stash;
@@ -94,7 +95,8 @@ inline void add_param(GPT& g, const std::string& prefix, ParamSpec spec) {
     g.flat_size += size;
 }
 
-// Ends the bucket that the last parameters are in: padded so that it divides among the ranks, in pieces of whole blocks of the norm.
+// Ends the bucket of the last parameters. It is padded so that it divides evenly among the ranks, in pieces that are
+// whole blocks of the norm.
 inline void end_bucket(GPT& g, const std::string& name) {
     size_t begin = g.buckets.empty() ? 0 : g.buckets.back().offset + g.buckets.back().size;
     g.flat_size = round_up(g.flat_size, NORM_BLOCK * size_t(g.run.ranks));

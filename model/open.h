@@ -1,5 +1,5 @@
-// Between options and the first step: how this rank runs the model, the run's folder, the checkpoint to go on from, the memory.
-// All ranks call these; what fails on one ends all with one message.
+// Between the options and the first step: how this rank runs the model, the run's folder, the checkpoint to continue
+// from, the memory. All ranks call these; if one fails, all end with one message.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -33,7 +33,7 @@ inline RunShape run_shape(const Options& o, const BatchPlan& plan) {
     return run;
 }
 
-// The checkpoint at a path: a run's newest one, or the one whose folder this is. `option` begins a message.
+// The checkpoint at a path, which is a run's folder (its newest one) or a checkpoint's. `option` begins a message.
 inline CheckpointFound checkpoint_at(const std::string& path, const char* option) {
     ensure_usage(std::filesystem::is_directory(path), "%s %s: no such folder", option, path.c_str());
     CheckpointFound found;
@@ -44,9 +44,10 @@ inline CheckpointFound checkpoint_at(const std::string& path, const char* option
     return found;
 }
 
-// --branch-from: a new run takes over a checkpoint and the logs up to it, and follows another plan from there: an earlier or a later end,
-// another decay. It must be the run that it would have been from the start: the same options but for the plan, the same rates of the steps
-// done. So budgets share a trunk: with --schedule wsd, one training and a decay for each budget [Hu et al. 2024, "MiniCPM", sec. 4].
+// --branch-from: a new run takes over a checkpoint and the logs up to it, and follows another plan from there: an earlier
+// or a later end, another decay. It must be the run that it would have been from the start: the same options except for
+// the plan, and the same learning rates in the steps already done. So budgets can share a trunk: with --schedule wsd, one
+// training and a decay for each budget [Hu et al. 2024, "MiniCPM", sec. 4].
 inline CheckpointFound find_branch(const Options& o, const std::string& description) {
     if (o.branch_from.empty() || (o.resume && std::filesystem::exists(o.runs_dir + "/" + o.run + "/checkpoints"))) return {};
     const CheckpointFound found = checkpoint_at(o.branch_from, "--branch-from");
@@ -55,8 +56,8 @@ inline CheckpointFound find_branch(const Options& o, const std::string& descript
     return found;
 }
 
-// Opens the run's folder (rank 0) and finds the checkpoint to go on from, refusing one of another experiment. Returns whether the run's
-// config.json is there and says what is done now.
+// Opens the run's folder (rank 0) and finds the checkpoint to continue from, refusing one of another experiment. Returns
+// whether the run has a config.json that still describes it.
 inline bool open_run(RunDir& run, CheckpointFound& found, const Options& o, const std::string& description, const GPT& planned) {
     std::string old_config;
     bool as_described = false;

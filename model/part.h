@@ -1,5 +1,6 @@
-// A part of the model (an attention variant, a norm, an MLP) tells what it holds by plain tables, and is handed its pointers in their
-// order. From the tables follow allocation, initialisation, checkpoints, optimizer groups, gradient checks, FLOPs and the printed counts.
+// A part of the model (an attention variant, a norm, an MLP) declares what it holds in plain tables and is handed its
+// pointers in the same order. From the tables follow allocation, initialisation, checkpoints, optimizer groups, gradient
+// checks, FLOPs and the printed counts.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -62,5 +63,5 @@ struct Part {
     floatX* grad(int i) const { return static_cast<floatX*>(scratch[i]); }
 };
 
-// dx = or dx +=, where it has to be said at the call.
+// Whether a call writes dx (=) or adds to it (+=).
 enum class Write { set, add };

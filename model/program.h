@@ -1,4 +1,4 @@
-// What this binary was built as, for the reading of its options.
+// Which attention, norm and MLP this binary was built with, for reading its options.
 #pragma once
 #include "model/block.h"
 #include "runtime/run/build_info.h"

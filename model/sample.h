@@ -1,5 +1,5 @@
-// Choosing the next token from logits, as people know it: temperature, then top-k, top-p [Holtzman et al. 2020], min-p [Nguyen et al.
-// 2024], each on what the one before left; then one draw. Host only.
+// Choosing the next token from logits in the usual way: temperature, then top-k, top-p [Holtzman et al. 2020], min-p
+// [Nguyen et al. 2024], each applied to what the one before left; then one draw. Host only.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@ struct Sampling {
     double temperature = 0.8;        // 0: the likeliest token, the first of equals
     int top_k = 0;                   // keep the k likeliest; 0: all
     double top_p = 1;                // keep the fewest whose probabilities reach p; 1: all
-    double min_p = 0;                // keep those at least so likely as this times the likeliest; 0: all
+    double min_p = 0;                // keep those at least this times as likely as the likeliest; 0: all
 };
 
 // u: uniform in [0, 1).
@@ -41,7 +41,7 @@ template <class T> int choose_token(const T* logits, int V, const Sampling& s, d
         kept.resize(std::max<size_t>(n, 1));
     }
     if (s.min_p > 0) std::erase_if(kept, [&](int id) { return id != best && weight(id) < s.min_p; });
-    std::sort(kept.begin(), kept.end());                     // the draw does not depend on how the rest was left out
+    std::sort(kept.begin(), kept.end());                     // so that the draw does not depend on how the others were dropped
     const double sum = total();
     for (int id : kept) {
         u -= weight(id) / sum;

@@ -1,8 +1,8 @@
 // What the ranks of a run share: who owns what, gradients on their way to their owners, weights on their way back. With one rank every
 // function here does nothing. The passes (model/gpt.h) call it at the borders of buckets and know no more of it.
 //
-// Every bucket is divided evenly among the ranks, whatever the tensors' borders, and a rank updates its piece of each [ZeRO: Rajbhandari
-// et al. 2020]. Per rank, of N, in elements of the flat size P:
+// Every bucket is divided evenly among the ranks, regardless of where tensors begin, and a rank updates its piece of each
+// [ZeRO: Rajbhandari et al. 2020]. Per rank of N, in elements, with P the flat size:
 //   zero 0   gradients P, moments and master P       gradients summed everywhere, every rank updates everything
 //   zero 1   gradients P, moments and master P / N   gradients reduce-scattered once a step, weights gathered
 //   zero 2   gradients P / N + the embeddings' + two layers', moments and master P / N   reduce-scattered every micro-batch
@@ -25,7 +25,7 @@ inline size_t state_size(const GPT& g) { return sharded(g) ? g.flat_size / size_
 // `state` of that rank's state buffers.
 struct Owned { int owner; size_t bucket, begin, end, state; };
 
-// [begin, end) of the flat buffers, cut at the borders of buckets and of the ranks' pieces. Without shards: one owner, this rank.
+// [begin, end) of the flat buffers, cut where a bucket or a rank's piece ends. Without shards: one owner, this rank.
 inline std::vector<Owned> owned_ranges(const GPT& g, size_t begin, size_t end) {
     std::vector<Owned> list;
     for (size_t k = 0; k < g.buckets.size(); k++) {
@@ -65,12 +65,12 @@ inline floatM* gradient_of(const GPT& g, const Param& p) {
 
 // ---------------------------------------------------------------------------------------------- weights, for the forward
 
-// Weights of bucket k that other ranks updated are here from now on.
+// Waits until the weights of bucket k that other ranks updated have arrived.
 inline void wait_for_weights(GPT& g, size_t k) { comm_wait(g.gathering[k]); }
 inline void gpt_wait_for_weights(GPT& g) {
     for (CommRequest& r : g.gathering) comm_wait(r);
 }
-// After an update: every rank sends what it owns to all; each bucket is waited for when the next forward comes to it.
+// After an update: every rank sends what it owns to all others. The next forward waits for each bucket when it needs it.
 inline void start_gathering_weights(GPT& g) {
     if (!sharded(g)) return;
     for (size_t k = 0; k < g.buckets.size(); k++)
@@ -80,18 +80,18 @@ inline void start_gathering_weights(GPT& g) {
 
 // ---------------------------------------------------------------------------------------------- gradients, for the backward
 
-// What a backward does besides computing: gradients = or += (accumulate); whether they set off to their owners as it leaves each bucket
-// (reduce); zero 2: whether they begin a step's sum (first).
+// What a backward does besides computing: whether gradients are = or += (accumulate); whether it starts reduce-scattering
+// a bucket's gradients to their owners when they are complete (reduce); zero 2: whether they begin a step's sum (first).
 struct Reduction { bool accumulate, reduce, first; };
 
-// Bucket k's gradients are complete on this rank: they set off to their owners.
+// Bucket k's gradients are complete on this rank: start reduce-scattering them to their owners.
 inline void start_reducing(GPT& g, size_t k) {
     if (g.run.ranks == 1) return;
     const Bucket& b = g.buckets[k];
     g.reducing[k] = comm_reduce_scatter(g.grads + gradient_base(g, k), piece_size(g, b), number_of<floatM>(), b.name.c_str());
 }
 
-// Waits for bucket k's sums. zero 2: adds this rank's piece to its part of the step's gradient, and the bucket's memory is free again.
+// Waits for bucket k's sums. zero 2: adds this rank's piece to the step's gradient; then the bucket's memory is free again.
 inline void finish_reducing(GPT& g, size_t k, bool accumulate) {
     if (g.reducing[k] < 0) return;                           // not under way
     comm_wait(g.reducing[k]);
@@ -105,19 +105,19 @@ inline void finish_reducing(GPT& g, size_t k, bool accumulate) {
 inline void begin_gradients(GPT& g, size_t k, const Reduction& r) {
     if (g.grads_own && r.reduce && k >= layer_bucket(0) && k + 2 < last_norm_bucket(g)) finish_reducing(g, k + 2, !r.first);
 }
-// It has written them all.
+// The backward has written all of bucket k's gradients.
 inline void end_gradients(GPT& g, size_t k, const Reduction& r) {
     if (r.reduce) start_reducing(g, k);
 }
-// It is through: with zero 2 every bucket's memory is free again.
+// The backward is done. zero 2: every bucket's memory is free again.
 inline void end_backward(GPT& g, const Reduction& r) {
     if (!g.grads_own) return;
     for (size_t k = g.buckets.size(); k-- > 0;) finish_reducing(g, k, !r.first);
 }
 
-// --deterministic-ranks: a step's micro-batches form 2^j parts, of which this rank adds up parts 0, 1, ... of its own, in the order of a
-// balanced binary tree: like a binary counter, a sum waits in stash[d] until its neighbour of 2^d parts is complete. The ranks' sums are
-// then added as the upper part of the same tree (comm.h), so the number of ranks decides no bit.
+// --deterministic-ranks: a step's micro-batches form 2^j parts. Each rank adds up its own parts in the order of a balanced
+// binary tree: as in a binary counter, a sum of 2^d parts waits in stash[d] until its neighbour is complete. The ranks'
+// sums are then added as the upper part of the same tree (comm.h), so the number of ranks does not change a bit.
 inline void add_part(GPT& g, int part) {
     size_t d = 0;
     for (; part >> d & 1; d++) add_gradient(g.grads, g.stash[d], g.flat_size, true);

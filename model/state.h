@@ -1,5 +1,5 @@
-// A model in a checkpoint: weights and both moments, each tensor by its name in the parameter table. Rank 0 writes, asking the owners for
-// their pieces; every rank reads what it holds, whatever number of ranks wrote it.
+// A model in a checkpoint: weights and both moments, each tensor by its name in the parameter table. Rank 0 writes,
+// asking the owners for their pieces. Every rank reads what it holds, however many ranks wrote the checkpoint.
 #pragma once
 #include <cmath>
 #include <filesystem>
@@ -14,16 +14,16 @@
 
 inline constexpr const char* STATE_DTYPE = sizeof(floatM) == 8 ? "F64" : "F32";
 
-// The three kinds of state in a checkpoint. Where the ranks share them, each holds its ranges (owned_ranges).
+// The three kinds of state in a checkpoint. When they are divided among the ranks, each holds its ranges (owned_ranges).
 enum StateKind { WEIGHTS, MOMENT1, MOMENT2 };
 inline const char* state_prefix(int kind) { return kind == WEIGHTS ? "" : kind == MOMENT1 ? "moment1." : "moment2."; }
 inline floatM* state_of(const GPT& g, int kind) {
     if (kind != WEIGHTS) return kind == MOMENT1 ? g.moment1 : g.moment2;
-    // without a master copy: the same type, and whole on every rank
+    // Without a master copy the weights have the same type, and every rank has all of them.
     return g.master ? g.master : reinterpret_cast<floatM*>(g.weights);
 }
 
-// Elements [begin, end) of the flat buffers' state, from whichever ranks have them.
+// Elements [begin, end) of the state, from the ranks that have them.
 inline void read_state(const GPT& g, int kind, size_t begin, size_t end, floatM* out) {
     const floatM* mine = state_of(g, kind);
     if (kind == WEIGHTS && !g.master) {
@@ -63,8 +63,8 @@ inline std::vector<TensorToWrite> tensors_of(const GPT& g, int kind) {
     return list;
 }
 
-// Saves; all ranks call it. Returns the checkpoint's folder on rank 0, "" elsewhere. Logs first: a checkpoint must not know more steps than
-// they do. When rank 0 cannot write, all throw its error.
+// Saves; all ranks call it. Returns the checkpoint's folder on rank 0, "" elsewhere. The logs are written first: a
+// checkpoint must not be ahead of them. If rank 0 cannot write, all ranks throw its error.
 inline std::string save_checkpoint(RunDir& run, int keep, GPT& g, const Progress& at, const std::string& description) {
     gpt_wait_for_weights(g);
     if (comm_rank() != 0) {
@@ -92,7 +92,7 @@ inline double checkpoint_bytes(const std::string& dir) {
     return double(std::filesystem::file_size(dir + "/model.safetensors") + std::filesystem::file_size(dir + "/optimizer.safetensors"));
 }
 
-// Each tensor of the file must be one of the model's: what is not read would be lost without a word.
+// Each tensor of the file must be one of the model's: otherwise it would be dropped without a message.
 inline void ensure_all_known(const GPT& g, const SafetensorsFile& f, const std::vector<int>& kinds) {
     for (const TensorInfo& t : f.tensors) {
         bool known = false;

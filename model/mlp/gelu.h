@@ -1,5 +1,5 @@
 // GPT-2's MLP: y = gelu(x W_fc + b_fc) W_proj + b_proj, gelu in its tanh form [Hendrycks & Gimpel 2016, eq. 3], width F = 4 C.
-// Saved per token: what goes into gelu and, below --recompute 1, what comes out.
+// Saved per token: what goes into gelu and, unless --recompute is 1 or more, what comes out.
 #pragma once
 #include "layers/linear.h"
 #include "model/part.h"

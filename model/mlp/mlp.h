@@ -5,8 +5,9 @@
 //   void mlp_forward(floatX* out, const floatX* x, const Part& p)                           out (B, T, C) =
 //   void mlp_backward(floatX* dx, const floatX* dout, const floatX* x, const Part& p)       dx (B, T, C) =
 //
-// A buffer with `recompute` in its table is, from that level of --recompute on, one for all layers: mlp_backward fills it again.
-// To add one: write its file; MLP=name finds it there, and so do the gradient checks.
+// A buffer with a `recompute` level in its table is shared by all layers from that level of --recompute on, and
+// mlp_backward fills it again.
+// To add one, write its file: MLP=name finds it, and so do the gradient checks (docs/adding.md).
 #pragma once
 #include "model/part.h"
 

@@ -1,7 +1,7 @@
 // SwiGLU [Shazeer 2020, arXiv:2002.05202, eq. 6], as in Llama, without biases: y = (silu(x W_gate) * (x W_up)) W_down.
-// Three matrices instead of two, so the default width is 8/3 C, rounded to the nearest multiple of 8 (rows of 16 bytes in bf16): the
-// parameters of gelu's 8 C^2 + 5 C to within 1.5% from C = 128 on.
-// Saved per token: gate and up side by side, from one product, and, below --recompute 1, what goes into W_down.
+// It has three matrices instead of two, so the default width is 8/3 C, rounded to the nearest multiple of 8 (rows of 16
+// bytes in bf16). From C = 128 on its parameters are then within 1.5% of gelu's 8 C^2 + 5 C.
+// Saved per token: gate and up side by side, from one product, and, unless --recompute is 1 or more, what goes into W_down.
 #pragma once
 #include "layers/linear.h"
 #include "layers/swiglu.h"

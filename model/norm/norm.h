@@ -1,4 +1,4 @@
-// The contract of a norm, of which a block has two and the model one at its end. The Makefile's NORM=name picks model/norm/name.h:
+// The contract of a norm: a block has two, and the model one at its end. The Makefile's NORM=name picks model/norm/name.h:
 //
 //   PartSpec norm_spec(const ModelConfig& c)                                    its parameters and what it saves, as tables
 //   void norm_forward(floatX* y, const floatX* x, const Part& p)                y (B, T, C) = norm(x)
@@ -6,7 +6,7 @@
 //                                                                               sum = x + branch, y = norm(sum), in one pass over memory
 //   void norm_backward(floatX* dx, const floatX* dy, const floatX* x, const Part& p, Write write)    dx (= | +=); x: what was normalised
 //
-// To add one: write its file; NORM=name finds it there, and so do the gradient checks.
+// To add one, write its file: NORM=name finds it, and so do the gradient checks (docs/adding.md).
 #pragma once
 #include "model/part.h"
 

@@ -1,4 +1,4 @@
-// RMSNorm [Zhang & Sennrich 2019]: y = x rstd w, rstd = 1 / sqrt(mean(x^2) + 1e-6): no mean is taken off and no bias added, as in
+// RMSNorm [Zhang & Sennrich 2019]: y = x rstd w, rstd = 1 / sqrt(mean(x^2) + 1e-6): no mean is subtracted and no bias added, as in
 // Llama. Saved per token: rstd. The derivation: layers/rmsnorm.h.
 #pragma once
 #include "layers/rmsnorm.h"

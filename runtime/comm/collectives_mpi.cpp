@@ -1,13 +1,13 @@
 // Reduce-scatter, all-gather and all-reduce of tensors in host memory, by non-blocking messages between pairs of ranks. See comm.h.
 //
 // Direct exchange: piece r of every rank goes straight to rank r, which adds the N values by the tree of
-// comm_tree_sum.h; all-gather sends the own piece to all others. Per rank (N-1)/N of the tensor is sent and
+// tree_sum.h; all-gather sends the own piece to all others. Per rank (N-1)/N of the tensor is sent and
 // as much received, the least there can be (Patarasuk and Yuan 2009); a ring moves as much in N-1 dependent
 // steps, but would add in ring order.
 // A tensor travels in chunks: a few are under way at a time, so that the memory for arriving values is bounded whatever the tensor. Only
 // the oldest few requests move; as all ranks make them in the same order, the oldest one can always finish.
 // MPI moves data only inside its calls (no progress thread): comm_poll between layers and every wait advance all requests.
-// Not for GPUs: comm_collectives_nccl.cpp.
+// Not for GPUs: collectives_nccl.cpp.
 #include <algorithm>
 #include <deque>
 #include <string>

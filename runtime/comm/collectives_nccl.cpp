@@ -4,11 +4,11 @@
 // work so far (`ready`), and comm_wait lets the compute stream wait for the result (`done`). The host never
 // waits here. In-place forms [NCCL user guide, "In-place operations"]:
 // reduce-scatter receives at send + rank * piece, all-gather sends from receive + rank * piece.
-// NCCL adds in the order of its rings and trees: the same in every run with the same ranks and the same NCCL, not comm_tree_sum.h's.
+// NCCL adds in the order of its rings and trees: the same in every run with the same ranks and the same NCCL, not tree_sum.h's.
 //
 // Hung partners: the communicator is non-blocking (NCCL 2.14 and later), so that the host is never held
 // inside NCCL; the host waits for the device through comm_wait_device, under the timeout and the roll call of
-// comm_wait.cpp. What that cannot see, a main thread held inside a CUDA call because the queue of launches
+// wait.cpp. What that cannot see, a main thread held inside a CUDA call because the queue of launches
 // behind a hung collective is full, the watchdog thread does: it ends this process, and the launcher then
 // ends the others.
 // Compiled by g++ against NCCL's and CUDA's C headers; run without a GPU against test/fakes/fake_nccl.cpp.

@@ -2,7 +2,7 @@
 // MPI is used as a carrier of messages: sums are added here, in an order of ours, because MPI leaves the
 // order of its reductions to the implementation (MPI 4.0, 6.9.1: recommended, not required, to be the same in
 // every run). All calls come from the main thread (MPI_THREAD_FUNNELED).
-// Not for tensors: comm_collectives_mpi.cpp and comm_collectives_nccl.cpp.
+// Not for tensors: collectives_mpi.cpp and collectives_nccl.cpp.
 #include "runtime/comm/mpi.h"
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // What the files behind comm.h share where MPI is used: who we are, checked MPI calls, and the one loop in which every call waits.
 // Not for callers of comm.h: nobody else includes this.
-//   comm_mpi.cpp              start and end, small operations, agreement, checkpoint pieces
-//   comm_wait.cpp             waiting, the timeout, the roll call that names a missing rank, abort
-//   comm_collectives_mpi.cpp  tensors in host memory; comm_collectives_nccl.cpp: tensors on GPUs
+//   mpi.cpp                   start and end, small operations, agreement, checkpoint pieces
+//   wait.cpp                  waiting, the timeout, the roll call that names a missing rank, abort
+//   collectives_mpi.cpp       tensors in host memory; collectives_nccl.cpp: tensors on GPUs
 #pragma once
 // The C interface only: the C++ one left the standard with MPI 3.0.
 #define OMPI_SKIP_MPICXX 1
@@ -32,7 +32,7 @@ inline void mpi_check_at(int status, const char* expression, const char* file, i
 }
 #define mpi_check(expression) mpi_check_at(expression, #expression, __FILE__, __LINE__)
 
-// ---------------------------------------------------------------------------------------------- comm_wait.cpp
+// ---------------------------------------------------------------------------------------------- wait.cpp
 double comm_clock();                         // seconds, from any start
 // Returns when done() is true. Meanwhile tensors move on; after the timeout without progress the ranks are counted and all is ended.
 void wait_until(const std::function<bool()>& done, const char* collective, const char* what);

@@ -1,5 +1,5 @@
 // Communication (runtime/comm/comm.h), the same cases on every rank; run under mpirun with any number of processes, and without it.
-// The oracle is a recursive sum written apart from comm_tree_sum.h. test/system/comm_main.cpp adds the ranks'
+// The oracle is a recursive sum written apart from tree_sum.h. test/system/comm_main.cpp adds the ranks'
 // failures; test/system/test_mpi.sh runs it.
 #include <doctest/doctest.h>
 

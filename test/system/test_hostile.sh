@@ -45,7 +45,7 @@ rm -r "$R/own/checkpoints"
 one_line "checkpoints deleted: not from step 0 again" 2 "the checkpoints are gone" train --run own --resume
 report "$([[ $before == "$(cat "$R/own/metrics.jsonl")" ]]; echo $?)" "the log is as it was"
 expect "--overwrite starts again" 0 "done: best" train --run own --overwrite
-expect "a finished run says so" 0 "was finished before" train --run own --resume --sample-every 2
+expect "a finished run says so" 0 "is already finished" train --run own --resume --sample-every 2
 one_line "--stop-at beyond the end" 2 "--stop-at: 5 is beyond the last step, --steps 4" train --run wrong --stop-at 5
 one_line "tokens that overflow" 2 "more than 2^63 tokens" train --run wrong --steps 999999999999999 --batch-tokens 64000000 --micro-batch 1
 
