@@ -15,8 +15,8 @@ Data data_open(const DataChoice& choice) {
     if (choice.tokenizer.empty() && access(path.c_str(), F_OK) != 0) {
         ensure(errno == ENOENT, "%s: %s", path.c_str(), strerror(errno));
         ensure(access(choice.dir.c_str(), F_OK) == 0,
-               "%s: no such data folder; `make data` makes one and ends with its name, for --data; "
-               "build/tokenizer encode makes one of your text",
+               "%s: no such data folder; `make data` makes one and prints its name, for --data; "
+               "build/tokenizer encode makes one from your text",
                choice.dir.c_str());
         fail("%s: not found, and without it the vocabulary's size is unknown; give --tokenizer FILE", path.c_str());
     }

@@ -11,7 +11,7 @@ struct DataChoice {
     std::string dir;                     // train*.bin, val*.bin, tokenizer.json
     std::string tokenizer;               // "": DIR/tokenizer.json
     int context = 0;                     // T: tokens of a sample
-    int64_t val_tokens = 0;              // validate on so many, spread evenly; 0: all
+    int64_t val_tokens = 0;              // validate on this many, spread evenly; 0: all
 };
 
 struct Data {
@@ -19,11 +19,11 @@ struct Data {
     Tokenizer tokenizer;
     std::vector<float> token_bytes;      // bytes of text that each token stands for, for bits per byte
     int64_t val_samples = 0;             // the same in every run, spread evenly over the split
-    std::string note;                    // what could not be checked, one line; "": all was
+    std::string note;                    // what could not be checked, in one line; "" if everything was
 };
 
 // The i-th of val_samples, as a sample of the split.
 inline size_t validation_sample(const Data& d, int64_t i) { return size_t(i * int64_t(d.val.samples) / d.val_samples); }
 
-// Fails, naming the file, when something is missing or does not belong together.
+// Fails, naming the file, if something is missing or does not belong together.
 Data data_open(const DataChoice& choice);

@@ -94,7 +94,7 @@ static size_t count_targets(const Shard& s, size_t n, Hasher& fingerprint) {
         pread_fully(s.mask_fd, bytes.data(), got, first, s.path);
         fingerprint.add(bytes.data(), got);
         for (size_t i = 0; i < got; i++) {
-            ensure(bytes[i] <= 1, "%s: its mask holds %d at byte %zu; 0 and 1 are all there is", s.path.c_str(), bytes[i], first + i);
+            ensure(bytes[i] <= 1, "%s: its mask holds %d at byte %zu; only 0 and 1 are allowed", s.path.c_str(), bytes[i], first + i);
             counted += first + i >= 1 && first + i <= n ? bytes[i] : 0;
         }
     }
@@ -214,7 +214,7 @@ static std::string check_and_hash(const Shard& s, size_t vocab) {
 
 Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab, const std::string& tokenizer) {
     ensure(T > 0 && vocab > 0, "data: context %zu and vocabulary %zu must be at least 1", T, vocab);
-    const char* how = "make data with scripts/get_data.sh, or from a text of yours with build/tokenizer encode";
+    const char* how = "make data with scripts/get_data.sh, or from your own text with build/tokenizer encode";
     std::error_code error;
     const fs::directory_iterator entries(dir, error);
     ensure(error != std::errc::no_such_file_or_directory, "%s: no such data folder; %s", dir.c_str(), how);

@@ -4,14 +4,13 @@
 // crosses from one shard into the next. Every epoch visits each sample once, in a fresh order drawn from (seed, epoch).
 // Thus micro-batch size, accumulation and number of processes do not change which samples a step sees, nor their order.
 //
-// Shard format (llm.c): 256 int32 header: magic 20240520, version 1, count, zeros; then uint16 tokens. 32-bit
-// form: magic 20240801, version 7, uint32 tokens (for vocabularies above 65536). Files above 2 GiB work
-// (pread, 64-bit offsets; a count above 2^31-1 keeps its upper half in header[3]). header[4..7], of which
-// llm.c knows nothing: the fingerprint of the tokenizer that made the tokens, zeros in shards of other
-// programs.
-// Masks: NAME.mask beside NAME.bin holds one byte for each of its tokens, 1 where the token counts as a
-// target, 0 where not: its target is then -1, which the losses leave out. A split has masks for all its
-// shards or for none. (Probes of recall and copying: tools/probe_data.cpp.)
+// Shard format (llm.c): a header of 256 int32: magic 20240520, version 1, count, zeros; then uint16 tokens. The 32-bit
+// form, for vocabularies above 65536, has magic 20240801, version 7, uint32 tokens. Files above 2 GiB work (pread, 64-bit
+// offsets; a count above 2^31-1 keeps its upper half in header[3]). header[4..7], which llm.c does not use, hold the
+// fingerprint of the tokenizer that made the tokens; they are zero in other programs' shards.
+// Masks: NAME.mask beside NAME.bin holds one byte for each token, 1 if the token counts as a target, 0 if not: its target
+// is then -1, which the losses leave out. A split has masks for all its shards or for none. (Used by the probes of recall
+// and copying, tools/probe_data.cpp.)
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -43,9 +42,9 @@ struct Dataset {              // one split
     ~Dataset();
 };
 
-// Opens DIR/<split>*.bin (split "train" or "val"), checks every header and every token against `vocab`, and fails
-// naming file and offset. T: context. A split with no whole sample (T+1 tokens) is refused, and so is a shard that another tokenizer
-// made than the one with this fingerprint ("": not compared).
+// Opens DIR/<split>*.bin (split "train" or "val") and checks every header, and every token against `vocab`; an error names
+// file and offset. T: context. Refuses a split with no whole sample (T+1 tokens), and a shard made by another tokenizer than
+// the one with this fingerprint ("": not compared).
 Dataset dataset_open(const std::string& dir, const std::string& split, size_t T, size_t vocab, const std::string& tokenizer = "");
 
 // Index of the sample at position `consumed` of the endless shuffled sequence.
@@ -55,9 +54,9 @@ void dataset_read(const Dataset&, size_t index, int* inputs, int* targets);
 // B samples from position `consumed` on, shuffled: inputs, targets (B, T).
 void dataset_batch(const Dataset&, uint64_t seed, uint64_t consumed, size_t B, int* inputs, int* targets);
 
-// Writing. `path` is written to path.tmp and renamed. 16-bit when vocab <= 65536, else 32-bit.
+// Writing: first to path.tmp, which is then renamed. 16-bit when vocab <= 65536, else 32-bit.
 // tokenizer: its fingerprint, "": unknown.
 void shard_write(const std::string& path, const uint32_t* tokens, size_t count, size_t vocab, const std::string& tokenizer = "");
-void ensure_tokenizer(const Shard&, const std::string& tokenizer);      // fails when the shard says that another one made it
+void ensure_tokenizer(const Shard&, const std::string& tokenizer);      // fails if the shard says that another one made it
 std::vector<uint32_t> shard_read_all(const Shard&);
 Shard shard_open(const std::string& path);    // header checked against the file's size

@@ -19,7 +19,7 @@ inline void gpt_resolve(ModelConfig& c) {
     if (c.F == 0) c.F = mlp_default_width(c);
     own_defaults(c, ATTENTION_OPTIONS);
     attention_defaults(c);
-    ensure_usage(c.pos != Position::rope || c.HS % 2 == 0, "--head-dim %d is odd; --pos rope turns pairs", c.HS);
+    ensure_usage(c.pos != Position::rope || c.HS % 2 == 0, "--head-dim %d is odd; --pos rope rotates pairs", c.HS);
 }
 
 // One list serves planning (names and bytes) and allocation (slices of the arena): every buffer is asked for here, in this order.

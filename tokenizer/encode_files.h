@@ -10,7 +10,7 @@ enum class Split {
     // the end of the text is for validation: its last `val_fraction` of bytes, moved on to the next word, or
     // `val_tokens` tokens
     tail,
-    document     // whole documents; which, is a pure function of the document's content, so copies are on the same side
+    document     // whole documents; the choice is a pure function of the document's content, so copies are on the same side
 };
 
 struct EncodeFiles {
@@ -27,8 +27,9 @@ struct EncodeFiles {
 
 struct EncodeCounts { size_t bytes = 0, documents = 0, train_tokens = 0, val_tokens = 0; };
 
-// All is written into DIR/partial.tmp first, so a failure until then changes nothing. Then the old output is removed and the new
-// one moved in, tokenizer.json last: killed in that moment, DIR has no tokenizer.json (unless the tokenizer in use lay there).
+// Everything is written into DIR/partial.tmp first, so a failure up to then changes nothing. Then the old output is removed
+// and the new one moved in, tokenizer.json last: if the program is killed at that moment, DIR has no tokenizer.json (unless
+// the tokenizer in use was there).
 EncodeCounts encode_files(const EncodeFiles& job);
 
 std::string text_read(const std::string& file);      // a file, or standard input for "-", whole

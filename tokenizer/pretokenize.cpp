@@ -1,6 +1,6 @@
 // GPT-2's pre-tokenizer by hand; the contract and the treatment of invalid bytes are in pretokenize.h.
-// A regular-expression library would take its own idea of what a letter is: PCRE2 10.42 has Unicode 14, which cuts 9392 code points
-// otherwise than tiktoken does.
+// A regular-expression library would have its own idea of what a letter is: PCRE2 10.42 has Unicode 14, and would treat
+// 9392 code points differently from tiktoken.
 //
 // Where may a text be cut so that both sides can be split on their own? Between a character that is not white space and one
 // that is. (1) It is a word boundary whatever comes before: no alternative of the pattern takes a white-space character
@@ -17,7 +17,7 @@ struct Range { uint32_t first, last; };
 
 constexpr Range SPACES[] = {{0x9, 0xD}, {0x20, 0x20}, {0x85, 0x85}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200A},
                             {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};
-constexpr uint32_t TABLE_SIZE = LETTERS[std::size(LETTERS) - 1].last + 1;     // beyond are only others
+constexpr uint32_t TABLE_SIZE = LETTERS[std::size(LETTERS) - 1].last + 1;     // all beyond it are `other`
 static_assert(NUMBERS[std::size(NUMBERS) - 1].last < TABLE_SIZE);
 
 // 200 KB, of which a text in one script touches a few; filled before main, in 0.1 ms.
@@ -81,7 +81,7 @@ static Char char_at(const char* p, const char* end) {
 // The end of the run of `kind` that begins at p.
 static const char* run_end(const char* p, const char* end, CharClass kind) {
     while (p < end) {
-        if (const auto first = static_cast<unsigned char>(*p); first < 0x80) {        // most of most texts
+        if (const auto first = static_cast<unsigned char>(*p); first < 0x80) {        // the most common case
             if (CLASSES.of[first] != kind) break;
             p++;
             continue;

@@ -1,7 +1,7 @@
 // GPT-2's pre-tokenizer: text -> words. Merges never cross a word, so this decides what a token can be.
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+      [Radford et al. 2019, encoder.py]
-// Words tile the text: joined together they are the text again, byte for byte. Which code points are letters, numbers and white space is
-// fixed in the source (unicode_classes.inc, as tiktoken and `tokenizers` have it), so that ids are the same on every machine.
+// The words, joined, are the text again, byte for byte. Which code points are letters, numbers and white space is fixed in
+// the source (unicode_classes.inc, the same as in tiktoken and `tokenizers`), so that ids are the same on every machine.
 //
 // Invalid UTF-8: every maximal run of bytes that are no part of a well-formed character (Unicode 15, table 3-7) is one word;
 // the well-formed stretches between such runs are split as if each were a text of its own.

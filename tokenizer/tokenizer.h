@@ -27,7 +27,7 @@ struct Tokenizer {
 // Ties go to the pair that sorts first by its bytes (those of the left part, then those of the right), so the result does not
 // depend on threads. Stops early, with fewer entries, when no pair occurs twice. No token is longer than MAX_TOKEN_BYTES.
 // Special tokens' texts in `text` are cut out first. Ids: byte b is b, then the merges, then the special tokens.
-inline constexpr size_t MAX_TOKEN_BYTES = 256;   // GPT-2's longest has 128. Unlimited, a long word that occurs twice is learned whole
+inline constexpr size_t MAX_TOKEN_BYTES = 256;   // GPT-2's longest has 128. Without a limit, a long word that occurs twice is learned whole
 Tokenizer tokenizer_train(std::string_view text, size_t vocab_size, const std::vector<std::string>& special_tokens, int threads = 0);
 Tokenizer tokenizer_train(const std::vector<std::string_view>& texts, size_t vocab_size,
                           const std::vector<std::string>& special_tokens, int threads = 0);

@@ -1,6 +1,7 @@
 // Tokenizer files: Hugging Face tokenizer.json (byte-level BPE; read, write), GPT-2's encoder.json + vocab.bpe (read).
 // https://huggingface.co/docs/tokenizers; GPT-2's files: https://github.com/openai/gpt-2, src/encoder.py.
-// Whatever would change the ids and is not implemented here (normalizers, other pre-tokenizers, other models) is refused by name.
+// Anything that would change the ids and is not implemented here (normalizers, other pre-tokenizers, other models) is
+// refused by name.
 // The parser trusts nothing: size and depth capped (json_parse), keys and ids unique, ids without holes, merges of known tokens.
 
 #include <algorithm>
@@ -245,10 +246,10 @@ void tokenizer_save(const Tokenizer& t, const std::string& path) {
     out += "\n  ],\n  \"normalizer\": null,\n";
     for (const char* part : {"pre_tokenizer", "post_processor", "decoder"}) out += format("  \"%s\": %s,\n", part, byte_level);
     out +=
-        "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": "
-        "null,\n    \"continuing_subword_prefix\": null,\n"
-        "    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": "
-        "false,\n    \"ignore_merges\": false,\n    \"vocab\": {";
+        "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    "
+        "\"unk_token\": null,\n    \"continuing_subword_prefix\": null,\n"
+        "    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    "
+        "\"byte_fallback\": false,\n    \"ignore_merges\": false,\n    \"vocab\": {";
     for (size_t id = 0; id < key.size(); id++) out += format("%s\n      %s: %zu", id ? "," : "", json_string(key[id]).c_str(), id);
     out += "\n    },\n    \"merges\": [";
     for (size_t m = 0; m < t.merges.size(); m++)

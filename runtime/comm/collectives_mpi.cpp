@@ -1,12 +1,12 @@
 // Reduce-scatter, all-gather and all-reduce of tensors in host memory, by non-blocking messages between pairs of ranks. See comm.h.
 //
-// Direct exchange: piece r of every rank goes straight to rank r, which adds the N values by the tree of
-// tree_sum.h; all-gather sends the own piece to all others. Per rank (N-1)/N of the tensor is sent and
-// as much received, the least there can be (Patarasuk and Yuan 2009); a ring moves as much in N-1 dependent
-// steps, but would add in ring order.
-// A tensor travels in chunks: a few are under way at a time, so that the memory for arriving values is bounded whatever the tensor. Only
-// the oldest few requests move; as all ranks make them in the same order, the oldest one can always finish.
-// MPI moves data only inside its calls (no progress thread): comm_poll between layers and every wait advance all requests.
+// Direct exchange: piece r of every rank goes straight to rank r, which adds the N values in the order of tree_sum.h. An
+// all-gather sends a rank's own piece to all others. Every rank sends (N-1)/N of the tensor and receives as much, the
+// least there can be (Patarasuk and Yuan 2009). A ring moves as much, in N-1 dependent steps, but adds in ring order.
+// A tensor is sent in chunks, a few at a time, so that the memory for arriving values is bounded however large the tensor.
+// Only the oldest few requests move. As all ranks make them in the same order, the oldest one can always finish.
+// MPI moves data only inside its calls (no progress thread), so comm_poll between layers and every wait advance all
+// requests.
 // Not for GPUs: collectives_nccl.cpp.
 #include <algorithm>
 #include <deque>
@@ -19,7 +19,7 @@
 static constexpr size_t LARGEST_CHUNK = size_t(512) << 10;      // bytes of one message of values to add: added while in the L2 cache
 static constexpr size_t SMALLEST_CHUNK = size_t(4) << 10;
 static constexpr size_t GATHER_CHUNK = size_t(4) << 20;         // these go straight to their place
-// bytes for arriving values; more only where SMALLEST_CHUNK asks for it (above 256 ranks)
+// Bytes for arriving values. More only if SMALLEST_CHUNK requires it (above 256 ranks).
 static constexpr size_t ARRIVALS = size_t(8) << 20;
 static constexpr int WINDOW = 4;                                // chunks of a request under way
 static constexpr int MOVING = 2;                                // requests under way
@@ -81,7 +81,7 @@ static void begin_phase(Exchange& x, Phase phase) {
     x.chunks = ceil_div(x.piece, x.chunk);
 }
 
-// Every rank begins with another partner, so that no one is sent to by all at once.
+// Every rank begins with another partner, so that not all of them send to the same one at once.
 static void post_chunk(Exchange& x, Chunk& c, size_t index) {
     const size_t element = bytes_of(x.type);
     const MPI_Datatype type = bytes_as(x.type);

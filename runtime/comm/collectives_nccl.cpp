@@ -1,16 +1,15 @@
 // Reduce-scatter, all-gather and all-reduce of tensors in GPU memory, by NCCL; MPI starts it. See comm.h.
 //
-// The calls are queued on a stream of their own. Two events order them: it waits for the compute stream's
-// work so far (`ready`), and comm_wait lets the compute stream wait for the result (`done`). The host never
-// waits here. In-place forms [NCCL user guide, "In-place operations"]:
-// reduce-scatter receives at send + rank * piece, all-gather sends from receive + rank * piece.
-// NCCL adds in the order of its rings and trees: the same in every run with the same ranks and the same NCCL, not tree_sum.h's.
+// The calls are queued on a stream of their own, ordered by two events: that stream waits for the compute stream's work
+// so far (`ready`), and comm_wait makes the compute stream wait for the result (`done`). The host never waits here.
+// In-place forms [NCCL user guide, "In-place operations"]: reduce-scatter receives at send + rank * piece, all-gather
+// sends from receive + rank * piece. NCCL adds in the order of its rings and trees, not in that of tree_sum.h: the same
+// order in every run with the same ranks and the same NCCL.
 //
-// Hung partners: the communicator is non-blocking (NCCL 2.14 and later), so that the host is never held
-// inside NCCL; the host waits for the device through comm_wait_device, under the timeout and the roll call of
-// wait.cpp. What that cannot see, a main thread held inside a CUDA call because the queue of launches
-// behind a hung collective is full, the watchdog thread does: it ends this process, and the launcher then
-// ends the others.
+// Hung partners: the communicator is non-blocking (NCCL 2.14 and later), so the host is never held inside NCCL. It waits
+// for the device through comm_wait_device, under the timeout and the roll call of wait.cpp. One case escapes that: the
+// main thread can be held inside a CUDA call when the queue of launches after a hung collective is full. The watchdog
+// thread notices it and ends this process, and the launcher then ends the others.
 // Compiled by g++ against NCCL's and CUDA's C headers; run without a GPU against test/fakes/fake_nccl.cpp.
 #include <algorithm>
 #include <chrono>
@@ -30,7 +29,8 @@
 
 cudaStream_t compute_stream();                                  // backend_cuda.cu
 
-// beyond the timeout, or as long again if that is less: the roll call, which names the culprit, goes first
+// How long the watchdog waits after the timeout (or as long as the timeout, if that is less): the roll call, which names
+// the culprit, comes first.
 static constexpr double WATCHDOG_GRACE_SECONDS = 30;
 
 struct Flight {                                                 // a collective that the device has not finished, as far as we have looked
@@ -129,7 +129,7 @@ void comm_start_devices() {
     config.blocking = 0;
     nccl_check(ncclCommInitRankConfig(&nccl, comm.size, unique, comm.rank, &config));
     wait_until_queued("start of NCCL", "");
-    int least = 0, greatest = 0;                                // a collective's few blocks go before the next layer's many
+    int least = 0, greatest = 0;                                // a collective's few blocks run before the next layer's many
     cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     cuda_check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
     cuda_check(cudaEventCreateWithFlags(&ready, cudaEventDisableTiming));

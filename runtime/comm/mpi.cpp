@@ -1,7 +1,7 @@
 // Ranks as MPI processes: start, end, small operations in host memory, agreement, checkpoint pieces. See comm.h.
-// MPI is used as a carrier of messages: sums are added here, in an order of ours, because MPI leaves the
-// order of its reductions to the implementation (MPI 4.0, 6.9.1: recommended, not required, to be the same in
-// every run). All calls come from the main thread (MPI_THREAD_FUNNELED).
+// MPI only carries messages: sums are added here, in our own order, because MPI leaves the order of its reductions to the
+// implementation (MPI 4.0, 6.9.1: recommended, not required, to be the same in every run). All calls come from the main
+// thread (MPI_THREAD_FUNNELED).
 // Not for tensors: collectives_mpi.cpp and collectives_nccl.cpp.
 #include "runtime/comm/mpi.h"
 
@@ -29,9 +29,9 @@ static bool launched() {
     return environment_number("SLURM_STEP_NUM_TASKS") > 1;
 }
 
-// Cores this process may use, divided by the ranks of this machine that may use any of them too. Open MPI gives every rank cores of
-// its own, MPICH and a plain srun let all ranks use all.
-// Open MPI's default for one or two ranks is one core each, whatever the machine has: that is said.
+// The cores this process may use, divided by the ranks of this machine that may use any of them too. Open MPI gives every
+// rank cores of its own; MPICH and a plain srun let all ranks use all. Open MPI's default for one or two ranks is one core
+// each, however many the machine has; a note tells the user.
 static int threads_for_each(MPI_Comm local, int local_size) {
     cpu_set_t own;
     CPU_ZERO(&own);
@@ -165,8 +165,8 @@ void comm_agree(const char* error, int exit_code, const char* phase) {
 }
 
 // ---------------------------------------------------------------------------------------------- pieces for rank 0's checkpoint
-// Rank 0 asks (an Order), the other answers in parts of a few MB, reading one while the last one travels. While rank 0 writes files it
-// asks nobody; so that the waiting ranks know it is alive, its orders are followed by a word to the others now and then.
+// Rank 0 asks (an Order); the other rank answers in parts of a few MB, reading one while the last one is being sent. While
+// rank 0 writes files it asks nobody, so now and then it sends the waiting ranks a sign that it is alive.
 struct Order {
     enum Kind : int32_t { FETCH, ALIVE, END } kind;
     int32_t buffer;

@@ -1,5 +1,5 @@
-// What the files behind comm.h share where MPI is used: who we are, checked MPI calls, and the one loop in which every call waits.
-// Not for callers of comm.h: nobody else includes this.
+// What the files behind comm.h share when MPI is used: who we are, checked MPI calls, and the one loop in which every call
+// waits. Not for callers of comm.h: nobody else includes this.
 //   mpi.cpp                   start and end, small operations, agreement, checkpoint pieces
 //   wait.cpp                  waiting, the timeout, the roll call that names a missing rank, abort
 //   collectives_mpi.cpp       tensors in host memory; collectives_nccl.cpp: tensors on GPUs
@@ -17,8 +17,8 @@ struct CommState {
     int rank = 0, size = 1, local_rank = 0, local_size = 1, threads = 1;
     double timeout_seconds = 600;            // 0: wait for ever
     int64_t step = -1;
-    bool volatile ending = false;            // the roll is called, or this rank aborts: no second opinion
-    uint64_t progress = 0;                   // messages completed; while it grows nobody is given up
+    bool volatile ending = false;            // a roll call is under way, or this rank aborts: do not start another
+    uint64_t progress = 0;                   // messages completed; while it grows no rank is given up
     MPI_Comm small, tensors, pieces, roll;   // the kinds of traffic cannot be mistaken for each other
 };
 extern CommState comm;
@@ -34,7 +34,8 @@ inline void mpi_check_at(int status, const char* expression, const char* file, i
 
 // ---------------------------------------------------------------------------------------------- wait.cpp
 double comm_clock();                         // seconds, from any start
-// Returns when done() is true. Meanwhile tensors move on; after the timeout without progress the ranks are counted and all is ended.
+// Returns when done() is true. Meanwhile tensors make progress. After the timeout without any progress, the roll is called
+// and all ranks end.
 void wait_until(const std::function<bool()>& done, const char* collective, const char* what);
 void wait_for(MPI_Request& request, const char* collective, const char* what);
 void answer_roll_call();                     // when another rank has lost patience: never returns then
@@ -43,6 +44,6 @@ void begin_roll_call();                      // learns the host names; all ranks
 // ---------------------------------------------------------------------------------------------- comm_collectives_*.cpp
 void tensors_start();                        // at the end of comm_init
 void tensors_finish();                       // before MPI_Finalize
-void tensors_advance();                      // moves on what is under way; never blocks
+void tensors_advance();                      // advances what is under way; never blocks
 bool tensors_oldest(std::string& collective, std::string& what);         // the oldest one under way, if any
 const char* tensors_name();

@@ -1,4 +1,4 @@
-// One process: nothing to exchange. See comm.h. Also what is built where MPI is not installed.
+// One process: nothing to exchange. See comm.h. This is also what is built where MPI is not installed.
 #include "runtime/comm/comm.h"
 
 #include <cstdlib>
@@ -6,7 +6,7 @@
 
 #include "runtime/run/error.h"
 
-// A launcher started several of us, and we cannot talk: each would train alone and write into the same folder.
+// If a launcher started several of us, we could not talk: each would train alone and write into the same folder.
 void comm_init() {
     for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
         const char* value = std::getenv(name);

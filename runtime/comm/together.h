@@ -1,4 +1,5 @@
-// What may fail on one rank only (its disk, its memory, its options) is done together: all ranks go on, or all end with one message.
+// What may fail on one rank only (its disk, its memory, its options) is done together: either all ranks continue, or all
+// end with one message.
 #pragma once
 #include <new>
 #include <string>
@@ -11,7 +12,7 @@ inline const char* out_of_memory_text() {
     return "out of memory; --dry-run lists what takes it, a smaller --micro-batch or --context needs less";
 }
 
-// Runs `work` on every rank. When it failed anywhere, all ranks throw the same AgreedError.
+// Runs `work` on every rank. If it fails on any of them, all ranks throw the same AgreedError.
 template <class Work> void together(const char* phase, Work work) {
     std::string error;
     int code = EXIT_FAILED;

@@ -1,6 +1,7 @@
 // out[i] = the sum over n parts of parts[k][i], added as a balanced binary tree over the parts: ((0+1)+(2+3))+((4+5)+6).
-// The left subtree holds the largest power of two below n. Hence with n = 2^k parts of which each is itself the tree sum of 2^m leaves, the
-// result has the same bits as the tree over all 2^(k+m) leaves: the number of ranks does not change a sum (--deterministic-ranks).
+// The left subtree holds the largest power of two below n. So with n = 2^k parts, each itself the tree sum of 2^m leaves,
+// the result has the same bits as the tree over all 2^(k+m) leaves: the number of ranks does not change a sum
+// (--deterministic-ranks).
 // out may be one of the parts. Bytes moved: (n + 1) per element, as partial sums stay in the L1 cache: bound by memory.
 #pragma once
 #include <algorithm>
@@ -36,7 +37,7 @@ template <class T> void tree_sum(T* out, const T* const* parts, int n, size_t co
             if (level > 0) std::swap(own[level], own[LEVELS]);        // its memory now belongs to this level
             node[level] = sum;
         }
-        const T* sum = nullptr;                                       // n no power of two: the incomplete subtrees, smallest first
+        const T* sum = nullptr;                                       // if n is not a power of two: the incomplete subtrees, smallest first
         for (int level = 0; (unsigned(n) >> level) != 0; level++)
             if (unsigned(n) >> level & 1) sum = sum ? add(own[LEVELS], node[level], sum) : node[level];
     }

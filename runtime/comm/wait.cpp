@@ -1,12 +1,12 @@
-// Waiting for other ranks: the loop behind every blocking call of comm.h, and what happens when somebody does
-// not come (RELIABILITY.md, 12 and 13).
+// Waiting for other ranks: the loop behind every blocking call of comm.h, and what happens when one does not arrive
+// (RELIABILITY.md, 12 and 13).
 //
-// A rank that has waited for the timeout without any message arriving calls the roll: it tells all ranks where it is ("step 12,
-// reduce-scatter of h.3") and everyone who hears it answers all others in the same way. Who has not answered after some seconds is
-// stopped, lost, or has computed since without looking at its messages. The lowest rank that is awake says so in one line and ends
-// all processes. MPI_Abort kills the stopped process too (mpirun and srun send SIGKILL).
-// A rank that was away itself (stopped, and woken by the launcher's SIGCONT) may find a roll call that is long over: it never speaks.
-// Not for a rank that was killed: the launcher sees that at once and ends the others.
+// A rank that has waited for the whole timeout without any message arriving calls the roll: it tells all ranks where it is
+// ("step 12, reduce-scatter of h.3"), and every rank that hears it answers all others in the same way. A rank that has not
+// answered after some seconds is stopped or lost, or has been computing all the while without looking at its messages. The
+// lowest rank that is awake prints one line and ends all processes. MPI_Abort kills a stopped process too (mpirun and srun
+// send SIGKILL). A rank that was itself away (stopped, and woken by the launcher's SIGCONT) may find a roll call that is
+// long over, so it never prints. Not for a rank that was killed: the launcher notices at once and ends the others.
 #include <algorithm>
 #include <cstring>
 #include <ctime>
@@ -20,7 +20,7 @@
 #include "runtime/comm/mpi.h"
 
 static constexpr double ANSWER_SECONDS = 4;         // for all answers to arrive; less when the timeout itself is shorter, down to one
-static constexpr double ABORT_SECONDS = 10;         // MPI_Abort hung: leave without it
+static constexpr double ABORT_SECONDS = 10;         // if MPI_Abort itself hangs, exit without it
 static constexpr unsigned PRINT_MICROSECONDS = 300000;       // MPICH's mpirun drops what was written just before the abort
 static constexpr double SPIN_SECONDS = 0.00005;     // without progress: then offer the core to others between looks
 static constexpr double YIELD_SECONDS = 0.002;      // then sleep between looks, so that ranks that compute have the cores
@@ -46,7 +46,7 @@ void comm_abort(int exit_code) {
             sleep(unsigned(ABORT_SECONDS));
             _exit(exit_code);
         }).detach();
-    } catch (const std::system_error&) {            // no thread to be had: then without this safeguard
+    } catch (const std::system_error&) {            // no thread can be started: do without this safeguard
     }
     usleep(PRINT_MICROSECONDS);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
@@ -56,7 +56,7 @@ void comm_abort(int exit_code) {
 // ---------------------------------------------------------------------------------------------- the roll call
 struct Answer {
     int32_t rank;
-    int32_t was_away;                               // has not looked for a roll call for so long that one may be over
+    int32_t was_away;                               // it has not looked for a roll call for so long that one may be over already
     int64_t step;
     double waited_seconds;
     char collective[24], what[72], host[64];
@@ -121,7 +121,7 @@ static double answer_seconds() { return std::clamp(comm.timeout_seconds, 1.0, AN
         answers[size_t(a.rank)] = a;
     }
 
-    const Answer* first = nullptr;                  // the lowest rank awake all the time: it speaks
+    const Answer* first = nullptr;                  // the lowest rank that was awake all the time: it prints
     const Answer* patient = &mine;                  // who has waited longest
     for (const Answer& a : answers) {
         if (a.rank < 0) continue;
@@ -149,7 +149,7 @@ static double answer_seconds() { return std::clamp(comm.timeout_seconds, 1.0, AN
     comm_abort(EXIT_FAILED);
 }
 
-// Called wherever this rank passes; a gap means that it computed for long, or was stopped.
+// Called all along the way; a gap means that this rank computed for a long time, or was stopped.
 static double passed = 0, gap_ended = -1e9;
 static void pass_by(double now) {
     if (passed > 0 && now - passed > answer_seconds()) gap_ended = now;
@@ -182,7 +182,7 @@ void wait_until(const std::function<bool()>& done, const char* collective, const
         if (done()) return;
         double t = comm_clock();
         pass_by(t);
-        // If we were stopped ourselves (a job suspended as a whole), that time is nobody's fault. After progress patience starts again.
+        // If we were stopped ourselves (the whole job was suspended), that time does not count. Progress starts the clock again.
         if (comm.progress != seen || t - previous > 1) {
             seen = comm.progress;
             last_progress = t;

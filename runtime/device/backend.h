@@ -4,9 +4,10 @@
 #include <cstddef>
 #include <string>
 
-// First thing in main: settings that must be in the environment before the thread library starts (may start the program again).
+// The first call in main: settings that must be in the environment before the thread library starts (it may restart the
+// program).
 void backend_prepare(char** argv);
-void backend_init(int threads);                    // 0: all. Picks the device; fails in one line when there is none
+void backend_init(int threads);                    // 0: all. Picks the device; fails with one line if there is none
 const char* backend_name();                        // "cpu", "cuda", "emu"
 
 void* device_alloc(size_t bytes);                  // zeroed, 256-byte aligned; fails with the bytes asked for and available
@@ -16,9 +17,9 @@ void copy_to_device(void* device, const void* host, size_t bytes);
 void copy_to_host(void* host, const void* device, size_t bytes);    // waits for the work before it
 void device_synchronize();
 
-// Scratch memory that the kernels share for partial sums. Reserved before training with the most that any of
-// them will want, so that nothing is allocated afterwards. device_fixed_bytes: what the backend keeps anyway
-// (its smallest scratch, the matrix library's workspace).
+// Scratch memory that the kernels share for partial sums. The most that any of them needs is reserved before training, so
+// that nothing is allocated afterwards. device_fixed_bytes: what the backend needs in any case (its smallest scratch
+// memory, the matrix library's workspace).
 void device_scratch_reserve(size_t bytes);
 size_t device_fixed_bytes();
 

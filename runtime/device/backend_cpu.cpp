@@ -19,9 +19,10 @@
 
 static int threads_in_use = 0;
 
-// A thread that waits for others at the end of a parallel loop spins for a while before it sleeps. libgomp's default, about a
-// millisecond, is ruinous when anything else runs: the spinner keeps the core that the late thread needs (a 2 M-parameter step on
-// two busy cores: 2000 ms against 620 ms with 5000 rounds, about 20 us; on two idle cores no difference, docs/LOG.md).
+// A thread that waits for others at the end of a parallel loop spins for a while before it sleeps. libgomp's default, about
+// a millisecond, is ruinous when anything else runs: the spinning thread keeps the core that the late thread needs. A step
+// of 2 M parameters on two busy cores took 2000 ms, and 620 ms with 5000 rounds (about 20 us); on two idle cores there is
+// no difference (docs/LOG.md).
 // libgomp reads the variable when it is loaded, hence the restart, once.
 void backend_prepare(char** argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
@@ -30,7 +31,7 @@ void backend_prepare(char** argv) {
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
     if (length <= 0) return;
     path[length] = '\0';
-    execv(path, argv);                           // returns only when it fails: then go on as we are
+    execv(path, argv);                           // returns only if it fails: then continue as we are
 }
 
 void backend_init(int threads) {

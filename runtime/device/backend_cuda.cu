@@ -27,8 +27,8 @@ static void forget(void* p) {
     blocks.erase(block);
 }
 
-// Every kernel's partial sums use the same bytes, one kernel after the other. Reserved before training; a kernel that asks for more is an
-// error and not a reason to allocate: cudaMalloc would wait for the device in the middle of a step.
+// All kernels use the same bytes for their partial sums, one kernel after the other. They are reserved before training. A
+// kernel that asks for more is an error, not a reason to allocate: cudaMalloc would wait for the device in mid-step.
 static struct { void* memory; size_t bytes; } scratch;
 void device_scratch_reserve(size_t bytes) {
     bytes = std::max(bytes, SCRATCH_BYTES);
@@ -38,7 +38,7 @@ void device_scratch_reserve(size_t bytes) {
     scratch = {device_alloc(bytes), bytes};
 }
 void* device_scratch(size_t bytes) {
-    if (!scratch.memory) device_scratch_reserve(0);    // backend_init does it; a test may not have called that
+    if (!scratch.memory) device_scratch_reserve(0);    // backend_init does it, but a test may not have called it
     ensure(bytes <= scratch.bytes,
            "a kernel needs %zu bytes of scratch memory and %zu are reserved "
            "(device_scratch_reserve); a smaller --micro-batch needs less",
@@ -96,10 +96,10 @@ DeviceFacts device_facts() {
 static cudaStream_t stream = nullptr;
 cudaStream_t compute_stream() { return stream; }
 
-// Copies to the device pass through a ring of page-locked buffers, so that the caller may change its memory at once and the host goes on:
-// cudaMemcpyAsync from ordinary memory first waits for the work queued before it [CUDA Runtime API, "API synchronization behavior"].
-// The host waits only where a buffer's last copy, RING_BUFFERS copies ago, has not been made yet: it is never further ahead than that,
-// four micro-batches of tokens and targets.
+// Copies to the device pass through a ring of page-locked buffers, so that the caller may change its memory at once and the
+// host can continue: cudaMemcpyAsync from ordinary memory would first wait for the work queued before it [CUDA Runtime API,
+// "API synchronization behavior"]. The host waits only if a buffer's last copy, RING_BUFFERS copies ago, has not been made
+// yet. So it is never further ahead than four micro-batches of tokens and targets.
 constexpr size_t RING_BYTES = size_t(1) << 20;
 constexpr int RING_BUFFERS = 8;
 struct RingBuffer { void* memory; cudaEvent_t copied; };
@@ -120,7 +120,7 @@ void backend_init(int threads) {
     ensure(status == cudaSuccess && count > 0,
            "no usable NVIDIA GPU: %s; install or update its driver, or build for the processor with `make BACKEND=cpu`",
            status == cudaSuccess ? "none in this machine" : cudaGetErrorString(status));
-    int device = comm_local_rank() % count;          // processes on one machine take one GPU each; a launcher may show each only its own
+    int device = comm_local_rank() % count;          // one GPU for each process of a machine; a launcher may show each only its own
     cudaDeviceProp properties;
     cuda_check(cudaSetDevice(device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
@@ -172,7 +172,8 @@ void copy_to_device(void* device, const void* host, size_t bytes) {
         cuda_check(cudaEventRecord(b.copied, stream));
     }
 }
-// The one place where a training step waits for the GPU. With several ranks by asking, not blocking: under the timeout of comm.h.
+// The one place where a training step waits for the GPU. With several ranks it polls instead of blocking, so that the
+// timeout of comm.h applies.
 void copy_to_host(void* host, const void* device, size_t bytes) {
     if (comm_size() > 1)
         comm_wait_device([] {
@@ -190,7 +191,7 @@ DeviceFacts device_facts() {
     cudaDeviceProp properties;
     cuda_check(cudaGetDevice(&device));
     cuda_check(cudaGetDeviceProperties(&properties, device));
-    bool bf16_storage = sizeof(floatX) == 2;         // the table knows no fp32 peaks
+    bool bf16_storage = sizeof(floatX) == 2;         // the table has no fp32 peaks
     return {properties.name, threads_in_use, bf16_storage ? nominal_bf16_flops(properties.name) : 0, properties.totalGlobalMem};
 }
 #endif

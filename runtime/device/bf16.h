@@ -1,6 +1,6 @@
 // bfloat16: the upper half of a float (1 sign, 8 exponent, 7 stored mantissa bits), as a storage type on host and device.
-// Arithmetic is done in float: a bf16 turns into float by itself, while back to bf16 must be written out, bf16(x), because it
-// rounds (to nearest even; a NaN stays a NaN). Needs no CUDA header in host code; under nvcc the hardware's conversion is used.
+// Arithmetic is done in float: a bf16 converts to float implicitly; the way back must be written out, bf16(x),
+// because it rounds (to nearest even; a NaN stays a NaN). Needs no CUDA header in host code; under nvcc the hardware's conversion is used.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,5 +1,5 @@
 // The checkpoint protocol of checkpoint.h: what is visible under its final name is complete and durable.
-// Not for deciding what goes into a checkpoint, nor whether it fits the model: the caller does.
+// Not for deciding what goes into a checkpoint, or whether it fits the model: that is up to the caller.
 #include "runtime/run/checkpoint.h"
 
 #include <algorithm>
@@ -48,7 +48,7 @@ static std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::
     return found;
 }
 
-// A folder is moved out of its name before it is emptied: a kill in between leaves a .tmp, never half a checkpoint.
+// A folder is renamed before it is emptied: a kill in between leaves a .tmp, never half a checkpoint.
 static void remove_checkpoint(const std::string& path) {
     const std::string tmp = path + ".tmp";
     fs::remove_all(tmp);
@@ -58,8 +58,8 @@ static void remove_checkpoint(const std::string& path) {
 
 // ---- saving
 
-// Gives the finished folder its name. A checkpoint of this step may be there already (a damaged one, from before a fallback):
-// the two are exchanged in one step, so that at every moment a whole one has the name if one ever had.
+// Gives the finished folder its name. There may already be a checkpoint of this step (a damaged one, from before a
+// fallback): then the two are exchanged atomically, so that once a whole one has had the name, a whole one always has it.
 static void publish(const std::string& tmp, const std::string& final_dir) {
     crash_point("before-publish");
     if (!fs::exists(final_dir)) {
@@ -101,7 +101,7 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
     ensure(w.keep >= 1 && step >= 0, "checkpoint: step %lld, keep %d", (long long)step, w.keep);
     const std::string dir = checkpoints_dir(w.run_dir), name = format("step-%08lld", (long long)step), tmp = dir + "/" + name + ".tmp";
     if (fs::create_directories(dir)) fsync_folder(w.run_dir);
-    // The run's lock is ours, so what is temporary here belongs to a process that died.
+    // We hold the run's lock, so temporary files here belong to a process that died.
     std::vector<fs::path> leftovers;
     for (const auto& entry : fs::directory_iterator(dir))
         if (entry.path().extension() == ".tmp") leftovers.push_back(entry.path());
@@ -128,11 +128,11 @@ std::string checkpoint_save(const CheckpointWriter& w, int64_t step, const std::
     crash_point("before-latest");
     file_replace(dir + "/latest", name + "\n");
     crash_point("after-latest");
-    // Once there was a checkpoint, a folder without any is a loss and not a young run; never earlier, never twice.
+    // From now on a folder without any checkpoint means that they were lost, not that the run is young. Written once, now.
     if (!file_exists(saved_mark(w.run_dir)))
         file_replace(saved_mark(w.run_dir), "a checkpoint of this run was saved: --resume needs one\n");
 
-    // Steps beyond this one can only be damaged ones that the run fell back from: they do not count as kept, and are not ours to delete.
+    // Later steps can only be damaged ones that the run fell back from. They do not count as kept, and are not ours to delete.
     crash_point("before-prune");
     int kept = 0;
     for (const auto& [old_step, path] : list_checkpoints(dir))
@@ -161,7 +161,7 @@ static std::string hash_range(const std::string& path, uint64_t begin, uint64_t 
     return hash.hex();
 }
 
-// Which part of a damaged file it is, as far as its header can still be read.
+// Which part of the file is damaged, as far as its header can still be read.
 static std::string damaged_part(const std::string& path, const json& tensor_hashes) {
     try {
         const SafetensorsFile f = safetensors_open(path);

@@ -1,8 +1,8 @@
 // Checkpoints: runs/NAME/checkpoints/step-NNNNNNNN/ with model.safetensors, optimizer.safetensors, state.json, manifest.json.
-// Nothing that was reported as saved is lost. Protocol: write everything into step-N.tmp/, fsync each file, write the
+// Nothing that was reported as saved is ever lost. Protocol: write everything into step-N.tmp/, fsync each file, write the
 // manifest (XXH3-128 and size of every file), fsync it and the folder, rename to step-N, fsync the parent, then move `latest`
 // (a small text file, itself replaced by rename). Afterwards all but the newest `keep` are removed.
-// Reading: the newest checkpoint whose manifest verifies; one that does not is named on stderr and the one before it is used.
+// Reading: the newest checkpoint whose manifest verifies. One that does not is named on stderr, and the one before it is used.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -24,7 +24,8 @@ struct CheckpointFound {
     int64_t step = -1;
     std::string state_json;
 };
-// Newest checkpoint that verifies. Fails when there are checkpoints but none verifies, or none although RUN/saved says that one was saved.
+// The newest checkpoint that verifies. Fails if there are checkpoints but none verifies, or if there are none although
+// RUN/saved says that one was saved.
 CheckpointFound checkpoint_find(const std::string& run_dir);
 int64_t step_of_checkpoint(const std::string& dir);      // from its name; -1: not one
 // One checkpoint's folder: fails, naming file and tensor, when anything in it is not what was written. Returns state_json.

@@ -1,4 +1,4 @@
-// Seconds on a clock that is never set back: for how long something took, not for when it was.
+// Seconds on a clock that is never set back: for how long something took, not for when it happened.
 #pragma once
 #include <chrono>
 

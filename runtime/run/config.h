@@ -35,20 +35,20 @@ struct ModelConfig {
     Position pos = Position::rope;
     double rope_theta = 10000;
     int own[MAX_OWN] = {AUTO, AUTO, AUTO, AUTO, AUTO, AUTO, AUTO, AUTO};     // the variant's own options, by the enum in its file
-    // padded so that the head's product has aligned rows; the padding never gets probability
+    // Padded so that the head's product has aligned rows. The padding never gets any probability.
     int Vp() const { return (V + 127) / 128 * 128; }
 };
 
 const char* position_name(Position p);
 Position position_from_name(const std::string& name);   // fails with the list of names
-// flags and choices that are still AUTO: off, the first
+// Sets flags and choices that are still AUTO: a flag to off, a choice to the first.
 void own_defaults(ModelConfig& c, std::span<const VariantOption> table);
 std::string json_key(const char* option);                                   // "mla-dc" -> "mla_dc"
 
-// What the program that reads the options was built as.
+// What the program that reads the options was built with.
 struct Program {
     const char *attn = "", *norm = "layernorm", *mlp = "gelu";
     std::span<const VariantOption> own = {}; // the variant's
-    std::string variants = {};           // all there are, "qkv mqa ..": whose options are known, though not this program's
+    std::string variants = {};           // all there are, "qkv mqa ..": their options are known, though not accepted
     std::string name() const;            // "qv", "qv-rmsnorm-swiglu": attention, and norm and MLP where they are not the defaults
 };

@@ -33,7 +33,7 @@ std::string describe_run(const RunFacts& f, const Options& o) {
     return j.dump(2);
 }
 
-// A description from a file, which may say anything: objects where we look for members, else a message that names it.
+// A description from a file, which may hold anything: checks that what we look into is an object, and names what is not.
 static json parsed_description(const std::string& text, const std::string& where) {
     const json j = json::parse(json_parse(text, where).dump());
     ensure(j.is_object(), "%s: is not a JSON object", where.c_str());
@@ -42,7 +42,7 @@ static json parsed_description(const std::string& text, const std::string& where
     return j;
 }
 static std::string told_whole(const json& value) { return value.dump(-1, ' ', true, json::error_handler_t::replace); }
-// What `j` says of part.key, as JSON text; "?" when it says nothing.
+// The value of part.key in `j`, as JSON text; "?" if there is none.
 static std::string told(const json& j, const char* part, const char* key) {
     return j.contains(part) && j[part].contains(key) ? told_whole(j[part][key]) : "?";
 }

@@ -1,4 +1,5 @@
-// What a run is: config.json, repeated in every checkpoint. From it a resumed run, and every rank, sees whether it is the same experiment.
+// What a run is: config.json, repeated in every checkpoint. A resumed run, and every rank, compares it to check that it is
+// the same experiment.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -23,7 +24,8 @@ struct RunFacts {
 // JSON text: {"attn", "norm", "mlp", "options", "model", "build", "machine", "data"}.
 std::string describe_run(const RunFacts& facts, const Options& o);
 
-// Refuses, with exit 2, to go on with a run that differs in what decides its curve; `where` names it. done: see options_conflicts.
+// Refuses, with exit code 2, to continue a run that differs in anything that decides its curve; `where` names it. done: see
+// options_conflicts.
 void check_same_run(const std::string& old_description, const std::string& now, const Options& o, int ranks,
                     const std::string& where, int64_t done = -1);
 // Refuses when this rank's description differs from rank 0's (machine, commit and compiler may).

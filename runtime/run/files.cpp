@@ -132,7 +132,7 @@ void fsync_folder(const std::string& path) {
     ensure_written(fd >= 0, "%s: %s", path.c_str(), strerror(errno));
     int error = fsync(fd) == 0 ? 0 : errno;
     close(fd);
-    // Some network and FUSE file systems have no fsync for folders and say EINVAL: nothing can be done there.
+    // Some network and FUSE file systems have no fsync for folders and return EINVAL: nothing can be done about it.
     ensure_written(error == 0 || error == EINVAL, "%s: fsync: %s", path.c_str(), strerror(error));
 }
 
@@ -160,7 +160,8 @@ static void write_fully(int fd, const char* data, size_t bytes, const std::strin
         data += n;
         bytes -= size_t(n);
     }
-    // The disk begins now, while the next piece is prepared; fsync waits for the rest. Only a hint: errors are fsync's to report.
+    // The disk starts writing now, while the next piece is prepared; fsync waits for the rest. This is only a hint: fsync
+    // reports the errors.
     if (large) sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     crash_point("during-write");
 }

@@ -1,5 +1,5 @@
 // Files, safely: whole reads and writes that survive EINTR and short transfers, replacement that a power cut cannot tear,
-// XXH3-128 checksums, and JSON that is bounded before it is believed. Linux calls (pread, fsync, rename), little endian.
+// XXH3-128 checksums, and JSON with limits on what is accepted. Linux calls (pread, fsync, rename), little endian.
 // Not for bulk text processing: everything here is read or written once.
 #pragma once
 #include <cstdint>
@@ -21,7 +21,8 @@ struct Hasher {
 std::string hash_hex(std::string_view bytes);
 
 bool file_exists(const std::string& path);
-// Opens to read, without waiting: a pipe or a device in a file's place is refused (a pipe that nobody writes would be waited for).
+// Opens for reading, without waiting: a pipe or a device in place of a file is refused (opening a pipe that nobody writes
+// to would never return).
 int open_to_read(const std::string& path);
 // What an exception says, in one line that begins with the file: those of <filesystem> come as "filesystem error: ... [path]".
 std::string error_text(const std::exception& e);
@@ -62,5 +63,5 @@ nlohmann::json json_parse(std::string_view text, const std::string& where, JsonL
 
 std::string json_reason(const std::exception&);      // what nlohmann-json says, printable, without its number
 
-// For messages: what a file calls itself may be long or unprintable.
+// For messages: names that come from a file may be long or unprintable.
 std::string printable(std::string_view text, size_t max_bytes = 80);

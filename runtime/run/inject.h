@@ -1,6 +1,6 @@
-// Faults on demand, for the tests of what the run does about them: QV_SCALE_GRADIENT=<step>[-<step>]:<factor>[@<rank>] multiplies all
-// gradients of these steps (counted from 1) by the factor, "nan" and "inf" included, on that rank or on all. Without the variable: 1, at
-// the cost of one getenv a step. Not for anything but tests. Kills on demand are in crash_point.h.
+// Faults on demand, to test what a run does about them: QV_SCALE_GRADIENT=<step>[-<step>]:<factor>[@<rank>] multiplies all
+// gradients of these steps (counted from 1) by the factor, which may be "nan" or "inf", on that rank or on all. If it is
+// not set the factor is 1, at the cost of one getenv per step. For tests only. Kills on demand: crash_point.h.
 #pragma once
 #include <cstdint>
 #include <cstdio>

@@ -1,4 +1,4 @@
-// Looking into checkpoints: is it whole, what is in each tensor, where do two of them differ. For build/inspect and the tests.
+// Looking into checkpoints: whether one is whole, what is in each tensor, where two differ. For build/inspect and the tests.
 // Reads piece by piece, so a checkpoint larger than memory is no problem. Not for training: nothing here changes a file.
 #pragma once
 #include <cstdint>

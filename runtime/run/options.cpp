@@ -1,6 +1,6 @@
-// The option table, and all that follows from it: parsing of the command line and of config.json, help, range checks, conflicts on resume.
-// One row per option is the only place to touch when one is added (besides struct Options); a variant's own options are rows in its file.
-// CLI11 splits the command line into names and values; the values are read here, the same way from either source.
+// The option table, and all that follows from it: parsing the command line and config.json, help, range checks, conflicts
+// on resume. To add an option, add a row here and a member to struct Options; a variant's own options are rows in its file.
+// CLI11 splits the command line into names and values; the values are read here, in the same way from either source.
 #include "runtime/run/options.h"
 
 #include <CLI/CLI.hpp>
@@ -16,7 +16,7 @@
 
 using nlohmann::json;
 
-// What an option means for a run that is continued.
+// What an option means for a run that is resumed.
 enum class Role {
     curve,       // decides the loss curve: must not change on resume
     harmless,    // may change on resume
@@ -77,15 +77,15 @@ static std::vector<Field> option_table(Options& o) {
         {"", "warmup", "N", "steps of linear warm-up", &o.warmup, curve, 0, BIG, {}},
         {"", "schedule", "NAME", "cosine | wsd | linear | constant", &o.schedule, curve, 0, 0,
          {"cosine", "wsd", "linear", "constant"}},
-        {"", "decay-fraction", "X", "wsd: part of the steps spent going down", &o.decay_fraction, curve, 0, 1, {}},
+        {"", "decay-fraction", "X", "wsd: part of the steps spent decaying", &o.decay_fraction, curve, 0, 1, {}},
         {"", "weight-decay", "X", "AdamW: decoupled decay of matrices", &o.weight_decay, curve, 0, 1e6, {}},
         {"", "beta1", "X", "AdamW: memory of the mean", &o.beta1, curve, 0, 0.9999999, {}},
         {"", "beta2", "X", "AdamW: memory of the square", &o.beta2, curve, 0, 0.9999999, {}},
-        {"", "eps", "X", "AdamW: added to the root", &o.eps, curve, 1e-30, 1, {}},
+        {"", "eps", "X", "AdamW: added to the square root", &o.eps, curve, 1e-30, 1, {}},
         {"", "grad-clip", "X", "largest global gradient norm; 0: off", &o.grad_clip, curve, 0, 1e9, {}},
         {"", "spike-zscore", "Z", "skip updates with a norm Z deviations above the recent mean; 0: off",
          &o.spike_zscore, curve, 0, 1e9, {}},
-        {"", "stochastic-rounding", "", "bf16: round weights at random, right in the mean", &o.stochastic_rounding, curve, 0, 0, {}},
+        {"", "stochastic-rounding", "", "bf16: unbiased stochastic rounding of the weights", &o.stochastic_rounding, curve, 0, 0, {}},
         {"", "seed", "N", "of weights and of the order of the data", &o.seed, curve, 0, 0, {}},
         {"Data", "data", "DIR", "folder with train*.bin, val*.bin", &o.data, curve, 0, 0, {}},
         {"", "tokenizer", "FILE", "tokenizer.json; default: the one in the data folder", &o.tokenizer, curve, 0, 0, {}},
@@ -101,7 +101,7 @@ static std::vector<Field> option_table(Options& o) {
         {"", "resume", "", "continue the run, with its own config.json", &o.resume, action, 0, 0, {}},
         {"", "init-from", "PATH", "begin with the weights of a run or a checkpoint (build/import makes one)",
          &o.init_from, curve, 0, 0, {}},
-        {"", "branch-from", "PATH", "go on from a run or a checkpoint, as a run of its own", &o.branch_from, action, 0, 0, {}},
+        {"", "branch-from", "PATH", "continue from a run or a checkpoint, as a run of its own", &o.branch_from, action, 0, 0, {}},
         {"", "overwrite", "", "delete the run of this name first", &o.overwrite, action, 0, 0, {}},
         {"", "save-every", "N", "steps between checkpoints; 0: only the last", &o.save_every, harmless, 0, BIG, {}},
         {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
@@ -114,7 +114,7 @@ static std::vector<Field> option_table(Options& o) {
         {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},
         {"Ranks", "zero", "N", "divided among the ranks: 0 nothing, 1 optimizer state, 2 gradients too", &o.zero, harmless, 0, 2, {}},
         {"", "deterministic-ranks", "P", "the same bits on 1, 2, 4 .. P ranks (CPU); 0: off", &o.deterministic_ranks, curve, 0, 1024, {}},
-        {"", "comm-timeout", "S", "end all ranks when one is not heard of for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
+        {"", "comm-timeout", "S", "end all ranks if one is not heard from for so long; 0: never", &o.comm_timeout, harmless, 0, 1e9, {}},
         {"", "rank-logs", "", "rank N > 0 writes RUN/rank-N.log", &o.rank_logs, harmless, 0, 0, {}},
     };
     const std::vector<Field> own = own_fields(o);
@@ -125,7 +125,7 @@ static std::vector<Field> option_table(Options& o) {
 
 static std::string json_key(const Field& f) { return json_key(f.name); }
 
-// The variant whose own option this is: "mla-dc" and "mla_dc" are mla's. "" when no variant's name begins it.
+// The variant that this option belongs to: "mla-dc" and "mla_dc" are mla's. "" if it begins with no variant's name.
 static std::string variant_of_option(const Program& program, const std::string& option) {
     std::string first = option.substr(0, option.find_first_of("-_"));
     std::istringstream names(program.variants);
@@ -146,7 +146,7 @@ static json field_to_json(const Field& f) {
     }, f.value);
 }
 
-// On one line, with what is not UTF-8 replaced: a command line may hold any bytes.
+// On one line, with invalid UTF-8 replaced: a command line may hold any bytes.
 static std::string json_text(const json& j) { return j.dump(-1, ' ', true, json::error_handler_t::replace); }
 
 // ---- setting one value, from text or from JSON. `where` names it in the message: "--lr" or "config.json: lr".
@@ -282,7 +282,7 @@ void options_from_json(Options& o, const std::string& text, const std::string& w
 
 Schedule schedule_of(const Options& o) { return {o.schedule, o.lr, o.final_fraction, o.decay_fraction, o.warmup, o.steps}; }
 
-// Both plans give the steps done so far the same rates.
+// Whether both plans give the steps done so far the same rates.
 static bool same_rates(const Options& a, const Options& b, int64_t done) {
     if (done < 0 || done > a.steps || done > b.steps) return false;
     const Schedule one = schedule_of(a), other = schedule_of(b);
@@ -310,7 +310,7 @@ std::vector<std::string> options_conflicts(const std::string& old_json, const Op
         if (old_table[i].role != Role::curve) continue;
         const std::string name = old_table[i].name;
         if (planned_ahead && (name == "steps" || name == "schedule" || name == "final-fraction" || name == "decay-fraction")) continue;
-        // A constant rate does not know where it ends: such a run may be made longer.
+        // A constant rate does not depend on the number of steps: such a run may be made longer.
         if (done < 0 && name == "steps" && before.schedule == "constant" && after.schedule == "constant") continue;
         json was = field_to_json(old_table[i]), is = field_to_json(new_table[i]);
         if (was != is) conflicts.push_back(json_key(old_table[i]) + ": " + json_text(was) + " -> " + json_text(is));
@@ -367,7 +367,7 @@ static void print_help(const char* file, const Program& program) {
         if (value.is_string() && shown.find('\\') == std::string::npos) shown = value;      // quotes only where they help: "\n"
         printf("%-10s--%-14s %-5s %s%s\n", f.group, f.name, f.arg, f.help, shown.empty() ? "" : (" [" + shown + "]").c_str());
     }
-    printf("Exit codes: 0 done, 75 stopped by a signal or --stop-at and saved (go on with --resume), 2 wrong options, 1 failure\n");
+    printf("Exit codes: 0 done, 75 stopped by a signal or --stop-at and saved (continue with --resume), 2 wrong options, 1 failure\n");
 }
 
 bool options_parse(Options& o, int argc, char** argv, const Program& program) {

@@ -36,14 +36,14 @@ RunDir::~RunDir() {
 
 static bool looks_like_a_run(const std::string& dir) { return file_exists(dir + "/config.json") || file_exists(dir + "/metrics.jsonl"); }
 
-// A folder with nothing but our lock file is what a process leaves that died at once: as good as new.
+// A folder with nothing but our lock file was left by a process that died at once: it counts as new.
 static bool is_unused(const std::string& dir) {
     for (const auto& entry : fs::directory_iterator(dir))
         if (entry.path().filename() != "lock") return false;
     return true;
 }
 
-// False when another process holds the lock. The file stays: deleting it would let two processes lock two files of one name.
+// False if another process holds the lock. The file is never deleted: else two processes could lock two files of one name.
 static bool try_lock(RunDir& r, int flags) {
     const std::string path = r.dir + "/lock";
     r.lock_fd = open(path.c_str(), O_RDWR | O_CLOEXEC | flags, 0666);
@@ -83,8 +83,8 @@ void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name
         // a checkpoint is as durable as the way to it
         for (const std::string& folder : {r.dir, runs_dir, parent_folder(runs_dir)}) fsync_folder(folder);
     }
-    // The lock comes first: what another process is working on is neither resumed nor overwritten. In a folder that
-    // exists the lock file is not created before we know that the folder is ours.
+    // The lock comes first: a run that another process is working on is neither resumed nor overwritten. In a folder that
+    // already exists, the lock file is not created before we know that the folder is a run.
     bool locked = try_lock(r, exists ? 0 : O_CREAT);
     if (locked && !is_unused(r.dir)) {
         ensure_usage(resume || overwrite,
@@ -108,7 +108,7 @@ void rundir_open(RunDir& r, const std::string& runs_dir, const std::string& name
     if (ftruncate(r.lock_fd, 0) != 0 || pwrite(r.lock_fd, owner.data(), owner.size(), 0) < 0) {}   // only for the message above
 
     if (overwrite) {
-        // What identifies a run goes last, so that an interrupted removal can be repeated.
+        // What identifies a run is removed last, so that an interrupted removal can be repeated.
         for (const auto& entry : fs::directory_iterator(r.dir)) {
             const std::string file = entry.path().filename();
             if (file != "lock" && file != "config.json" && file != "metrics.jsonl") fs::remove_all(entry.path());
@@ -175,7 +175,7 @@ void rundir_sample(RunDir& r, int64_t step, const std::string& text) {
     fclose(f);
 }
 
-// ---- trimming: after a kill the logs may go on past the checkpoint, and their last line may be a part of one
+// ---- trimming: after a kill the logs may extend past the checkpoint, and their last line may be incomplete
 
 static int64_t step_of_json(const std::string& line) {       // -1: not a line of ours
     const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);

@@ -12,8 +12,7 @@ struct StepMetrics {             // one line of metrics.jsonl; NaN: not measured
     int64_t tokens = 0;          // tokens consumed so far
     double seconds = 0;          // training time so far, over all resumed parts
     double loss, val_loss, bits_per_byte, lr, grad_norm, tokens_per_second;
-    // share of the counted targets that are the likeliest token; of masked text only, and only in
-    // metrics.jsonl
+    // Share of the counted targets that the likeliest token gets right; for masked text only, and only in metrics.jsonl.
     double accuracy;
     double mfu, mfu_causal;      // of the nominal peak: counting all T keys per query, and half of them; the second is not logged
     StepMetrics();               // every double NaN
@@ -38,13 +37,13 @@ void rundir_write_config(RunDir& r, const std::string& json_text);      // confi
 // val_positions.f32: mean nats at each position of the context (not written when there are none, as with masked targets).
 void rundir_write_losses(RunDir& r, const std::vector<float>& by_sequence, const std::vector<float>& by_position);
 void rundir_trim(RunDir& r, int64_t last_step);                         // drops log lines past a resumed step (jsonl, csv, samples)
-void rundir_take_logs(RunDir& r, const std::string& from);               // another run's logs instead of this run's, for a branch of it
+void rundir_take_logs(RunDir& r, const std::string& from);               // another run's logs, for a branch of it
 void rundir_log(RunDir& r, const StepMetrics& m);                       // one line each into jsonl and csv, flushed
 void rundir_sync(RunDir& r);                                            // the lines so far survive a power cut; before each checkpoint
 void rundir_sample(RunDir& r, int64_t step, const std::string& text);   // appends to samples.txt
 
-// The console. On a terminal one live line, rewritten; elsewhere a plain line now and then (at most one per second, and every
-// validation). step/total, %, smoothed loss, lr, grad norm, ms per step, tok/s, GFLOP/s or MFU, elapsed, ETA.
+// The console. On a terminal it is one live line, rewritten; elsewhere a plain line now and then (at most one per second, and
+// at every validation). Shows step/total, %, smoothed loss, lr, grad norm, ms per step, tok/s, GFLOP/s or MFU, elapsed, ETA.
 struct Console {
     bool tty = false, quiet = false;         // quiet: no step lines; messages stay
     int64_t total_steps = 0;

@@ -27,7 +27,7 @@ SafetensorsFile safetensors_open(const std::string& path);                     /
 void safetensors_read(const SafetensorsFile&, const TensorInfo&, void* out);   // pread of one tensor
 void safetensors_read_range(const SafetensorsFile&, const TensorInfo&, uint64_t offset, size_t bytes, void* out);    // of a part of it
 
-// One tensor to write; `fill(offset, bytes, out)` hands over a piece of its bytes, so that no second copy of the model is held.
+// One tensor to write; `fill(offset, bytes, out)` delivers a piece of its bytes, so that no second copy of the model exists.
 struct TensorToWrite {
     std::string name, dtype;
     std::vector<int64_t> shape;

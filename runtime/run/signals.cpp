@@ -1,8 +1,9 @@
 // See signals.h. The handler only sets a flag: everything else is not safe inside one.
 //
-// It runs in a thread of its own, the only one that does not block the three signals. oneDNN's matrix products (seen in 2.6.3 with AVX-512)
-// point the stack pointer into a buffer on the heap: a handler on a thread that computes writes its frame over other memory there. Of
-// 12 runs stopped at random moments 2 died of "corrupted size vs. prev_size"; with a timer's signal every millisecond, all did.
+// It runs in a thread of its own, the only one that does not block the three signals. oneDNN's matrix products (seen in
+// 2.6.3 with AVX-512) point the stack pointer into a buffer on the heap, so a handler on a computing thread writes its
+// frame over other memory. Of 12 runs stopped at random moments 2 died of "corrupted size vs. prev_size"; with a timer's
+// signal every millisecond, all did.
 #include "runtime/run/signals.h"
 
 #include <csignal>

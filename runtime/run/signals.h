@@ -1,7 +1,7 @@
 // SIGTERM, SIGINT and SIGUSR1 ask the run to stop: every loop polls `stop_requested`, the run saves and exits 75.
-// Before there is anything to save (start-up), the first signal ends the program at once, wherever it waits.
+// During start-up, when there is nothing to save, the first signal ends the program at once, wherever it waits.
 // A second signal quits at once. SIGXFSZ and SIGPIPE are ignored, so that a file size limit (ulimit -f) or a
-// closed pipe behind stdout is an error of one write and not the end of the run.
+// closed pipe at stdout makes one write fail instead of ending the run.
 #pragma once
 
 void signals_install();              // before the first parallel region: threads made earlier would still take the signals

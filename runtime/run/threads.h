@@ -1,5 +1,5 @@
-// OpenMP ends the program when it cannot start a thread, with a line of its own. So as many as will be wanted are started once before.
-// Not for memory: a thread's stack is only reserved here.
+// If OpenMP cannot start a thread it ends the program, with a line of its own. So as many threads as will be needed are
+// started once beforehand. Not a check of memory: a thread's stack is only reserved here.
 #pragma once
 #include <condition_variable>
 #include <mutex>

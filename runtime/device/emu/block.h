@@ -1,4 +1,4 @@
-// One resident thread block: which fiber runs next, block barriers, warp collectives, and who is to blame when none can go on.
+// One resident thread block: which fiber runs next, block barriers, warp collectives, and who is to blame when none can continue.
 // Part of emu.h.
 #pragma once
 
@@ -44,7 +44,7 @@ inline Stats& stats() { static Stats s; return s; }
 inline thread_local Stats thread_stats;
 EMU_NO_TSAN inline void count_switch() { thread_stats.switches++; }
 
-// A warp collective under way: who must come, who has, and what each lane brings.
+// A warp collective under way: which lanes must arrive, which have, and what each brings.
 struct Collective { uint32_t mask, arrived; const char* name; Where at; void* argument[32]; };
 struct Warp { uint32_t existing, ready, exited; int pending; Collective collective[32]; };
 struct Barrier { int arrived, expected, any, all, count, result_any, result_all, result_count; Where at; };
@@ -115,7 +115,7 @@ EMU_NO_TSAN inline void set_waiting(Fiber& f, Wait wait) {
     if (!w.ready) block->ready_warps &= ~(1u << f.id / 32);
 }
 
-// Nobody can run: say who waits where, threads that wait at the same place together.
+// No thread can run: report who waits where, threads that wait at the same place together.
 [[noreturn]] EMU_NO_TSAN __attribute__((noinline)) inline void deadlock() {
     Block& b = *block;
     std::string places;
@@ -224,7 +224,7 @@ EMU_NO_TSAN inline void barrier_sync(int id, int expected, const char* what, boo
 
 // ---- warp collectives
 
-// All lanes of the mask meet here; the last to come runs `operation` over the lanes' arguments and carries on.
+// All lanes of the mask meet here; the last to arrive runs `operation` over the lanes' arguments and continues.
 // orders_memory: __syncwarp does, shuffles and votes do not.
 using Operation = void (*)(void* const* argument, uint32_t lanes);
 EMU_NO_TSAN inline void collective(uint32_t mask, const char* name, void* argument, Operation operation, bool orders_memory, Where at) {

@@ -16,7 +16,7 @@
 //              EMU_THREADS=n   OS threads      EMU_STACK=bytes   stack of one CUDA thread
 //              EMU_ABORT=1     abort() at the error, for a debugger, instead of throwing out of the launch
 //
-// Asked of a kernel: launched only through launch(kernel, grid, block, smem)(args...); dynamic shared memory only as `dyn_smem`;
+// What a kernel must do: be launched only through launch(kernel, grid, block, smem)(args...); dynamic shared memory only as `dyn_smem`;
 // static shared arrays as `__shared__ __align__(16) T x[N];` in functions that are not templates (g++ cannot fill those with NaN);
 // `_sync` intrinsics; no thread leaves before a barrier that its block still reaches; no spinning on a flag.
 #pragma once
