@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-// Differences are measured against the largest element of the tensor: |got - want| <= tolerance * max |want|. whose: who has `want`.
+// Differences are measured against the largest element of the tensor: |got - want| <= tolerance * max |want|. whose: where
+// `want` comes from.
 template <class A, class B>
 void check_tensor(const std::string& what, const std::vector<A>& got, const std::vector<B>& want, double tolerance,
                   const char* whose = "PyTorch") {

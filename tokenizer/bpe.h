@@ -1,4 +1,4 @@
-// What the files of tokenizer/ share and nobody else needs: the merge table, special tokens, the byte alphabet of
+// What the files of tokenizer/ share and no other file needs: the merge table, special tokens, the byte alphabet of
 // tokenizer.json. The public contract is tokenizer.h.
 #pragma once
 #include <array>
@@ -65,7 +65,7 @@ bool alphabet_to_bytes(std::string_view text, std::string& bytes);   // false: a
 std::string in_quotes(std::string_view text);
 
 int resolve_threads(int threads);                                    // 0: all
-// Runs body(i) for i in [0, n) on OpenMP threads. Nothing may leave a parallel region by exception: the first is thrown after it.
+// Runs body(i) for i in [0, n) on OpenMP threads. No exception may leave a parallel region: the first one is thrown after it.
 template <class Body> void parallel_for(size_t n, int threads, Body body) {
     std::exception_ptr failure;
     #pragma omp parallel for schedule(dynamic) num_threads(resolve_threads(threads)) if (n > 1)

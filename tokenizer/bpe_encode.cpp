@@ -74,7 +74,7 @@ static void encode_long(const Tokenizer::Index& index, std::string_view word, st
     for (uint32_t i = 0; i != END; i = symbols[i].next) out.push_back(symbols[i].id);
 }
 
-// A word seen lately and its ids; one cache line. A slot holds the last word that hashed to it, so memory is bounded and
+// A recently seen word and its ids; one cache line. A slot holds the last word that hashed to it, so memory is bounded and
 // nothing is allocated. Longer words and words of more ids are encoded afresh.
 namespace {
 struct alignas(64) CachedWord {

@@ -1,7 +1,7 @@
-// Command lines of the tools: a table of options as the trainer's, and words that are no options (files, folders).
+// Command lines of the tools: a table of options like the trainer's, and words that are not options (files, folders).
 //   std::vector<Argument> table = {{"tokens", "N", "tokens to write", &o.tokens, 0, 1e9}, ...};
 //   arguments_parse(table, "generate-qv RUN [options]    writes text", argc, argv, words)
-// An unknown option, a missing or wrong value: one line, exit code 2, with the nearest option. --help prints the table.
+// An unknown option, or a missing or wrong value, is one line with the nearest option, and exit code 2. --help prints the table.
 #pragma once
 #include <cstdint>
 #include <string>

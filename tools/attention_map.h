@@ -1,5 +1,6 @@
-// Attention maps of a prompt as one SVG picture: a row of squares a layer, one for each head; in a square, row i shows how token i
-// distributes its attention over the tokens before it (darker: more). Pointing at a cell names the two tokens and the weight.
+// Attention maps of a prompt as one SVG picture: a row of squares for each layer, a square for each head. In a square, row i
+// shows how token i distributes its attention over itself and the tokens before it (darker: more). Pointing at a cell shows
+// the two tokens and the weight.
 #pragma once
 #include "model/decode.h"
 #include "tokenizer/tokenizer.h"
@@ -17,7 +18,7 @@ inline std::string svg_text(const std::string& bytes) {
     return out;
 }
 
-// d: made with keep_weights, a chunk as long as the prompt, and nothing read yet.
+// d: made with keep_weights and a chunk as long as the prompt; it has not read anything yet.
 inline std::string attention_map_svg(Decoder& d, const Tokenizer& tokenizer, const std::vector<int>& ids) {
     const ModelConfig& c = d.g.c;
     const int n = int(ids.size()), cell = std::max(2, std::min(12, 240 / n)), side = n * cell, gap = 14, left = 30, top = 30;

@@ -1,9 +1,10 @@
-// build/evaluate-VARIANT RUN...: what trained models are worth on a text, one row a run and context.
+// build/evaluate-VARIANT RUN...: how well trained models predict a text, one row for each run and context.
 //   evaluate-qv runs/a runs/b                      on each run's own validation samples, as the trainer evaluates
 //   evaluate-qv runs/a --text book.txt --stride 32   windows that overlap: every token but the first has a long context
 //   evaluate-qv runs/a --times "1 2 4"             contexts of 1, 2 and 4 times the trained one (not with learned positions)
 //   evaluate-qv runs/a --questions hellaswag.jsonl   multiple choice        --map maps.svg --prompt "..."   attention maps
-// The losses are the decoder's (model/decode.h), the trainer's to rounding. Windows never cross from one shard into the next.
+// The losses are the decoder's (model/decode.h), the same as the trainer's up to rounding. Windows never cross from one shard
+// into the next.
 // scripts/evaluate.sh makes one table of runs of several variants.
 #include <fstream>
 #include <sstream>
@@ -26,14 +27,15 @@ struct EvaluateOptions {
     bool no_header = false;
 };
 
-// A window: its tokens and the one behind them; those before `first` were scored by the window before it.
+// A window: its tokens and the one after them; those before `first` were scored by the previous window.
 struct Window { std::vector<int> tokens; size_t first; };
 
 std::string corpus_name(const EvaluateOptions& o, const OpenedRun& run) {
     return !o.text.empty() ? o.text : !o.data.empty() ? o.data : run.options.data;
 }
 
-// Windows of `context` tokens every `stride` tokens of a piece, the last one shorter; max_tokens 0: all. use() says whether to go on.
+// Windows of `context` tokens every `stride` tokens of a piece, the last one shorter; max_tokens 0: all. use() returns
+// whether to continue.
 template <class Use> bool slide(const std::vector<uint32_t>& piece, size_t context, size_t stride, int64_t max_tokens, Use use) {
     int64_t done = 0;
     for (size_t begin = 0, scored = 0; scored + 1 < piece.size(); begin += stride) {
@@ -46,7 +48,8 @@ template <class Use> bool slide(const std::vector<uint32_t>& piece, size_t conte
     return true;
 }
 
-// A text, or shards, whose pieces windows do not cross. Shards without overlap: the trainer's own samples, spread as it spreads them.
+// A text, or shards; windows do not cross the borders of shards. Shards without overlap give the trainer's own samples,
+// spread in the same way.
 template <class Use> void for_each_window(const EvaluateOptions& o, const OpenedRun& run, int context, int stride, Use use) {
     if (!o.text.empty()) {
         slide(tokenizer_encode(run.tokenizer, file_read(o.text, uint64_t(1) << 32)), size_t(context), size_t(stride), o.max_tokens, use);
@@ -205,9 +208,9 @@ int evaluate_runs(int argc, char** argv) {
         {"data", "DIR", "or a folder of shards, made with the run's tokenizer", &o.data},
         {"split", "NAME", "of the shards: val | train", &o.split},
         {"context", "N", "tokens in a window; 0: as trained", &o.context, 0, 1 << 22},
-        {"times", "LIST", "or windows of so many times the trained context, e.g. \"1 2 4\"", &o.times},
+        {"times", "LIST", "or windows of this many times the trained context, e.g. \"1 2 4\"", &o.times},
         {"stride", "N", "tokens from window to window; 0: the window", &o.stride, 0, 1 << 22},
-        {"max-tokens", "N", "stop after about so many; 0: all (the run's own text: as trained)", &o.max_tokens, 0, 1e15},
+        {"max-tokens", "N", "stop after about this many; 0: all (the run's own text: as trained)", &o.max_tokens, 0, 1e15},
         {"sequences", "FILE", "mean nats of every window, little-endian float32", &o.sequences},
         {"by-position", "FILE", "loss by position in the window, CSV", &o.by_position},
         {"questions", "FILE", "multiple choice instead: HellaSwag's JSON lines", &o.questions},
@@ -229,7 +232,7 @@ int evaluate_runs(int argc, char** argv) {
         o.context > 0 || o.times.find(' ') == std::string::npos || (o.sequences.empty() && o.by_position.empty()),
         "--sequences and --by-position write one file: give one context");
     backend_init(o.threads);
-    std::vector<OpenedRun> opened;                           // all of them first: a wrong one costs no time
+    std::vector<OpenedRun> opened;                           // all of them first, so that a wrong one costs no time
     for (const std::string& path : runs) opened.push_back(open_run(path, o.tokenizer, this_program(), "evaluate"));
     for (const OpenedRun& run : opened)
         if (o.questions.empty() && o.map.empty() && o.logits.empty())

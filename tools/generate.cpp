@@ -1,8 +1,9 @@
 // build/generate-VARIANT RUN: text from a trained model, token by token, with the variant's own cache (model/decode.h).
 //   generate-qv runs/x --prompt "Once"        streams the text        cat poem | generate-qv runs/x     continues it
 //   generate-qv runs/x                        on a terminal: talk to the model
-// A text is a function of (checkpoint, prompt, options, seed, sample's number): not of --samples, the threads or how the prompt was cut.
-// When the context is full, the older half is forgotten and the newer half read again; standard error says so.
+// A text is a function of (checkpoint, prompt, options, seed, sample's number). It does not depend on --samples, on the
+// threads or on how the prompt was cut. When the context is full, the older half is forgotten and the newer half read
+// again; a note on standard error says so.
 #include <poll.h>
 #include <unistd.h>
 
@@ -59,7 +60,7 @@ void read_on(Session& s) {
     s.unread.clear();
 }
 
-// Up to o.tokens more tokens for every sample; each goes to take(sample, token), which says whether that sample goes on.
+// Up to o.tokens more tokens for every sample; each goes to take(sample, token), which returns whether the sample continues.
 template <class Take> void write_on(Session& s, Take take) {
     std::vector<char> going(s.ids.size(), 1);
     const size_t V = size_t(s.d.g.c.V);
@@ -94,7 +95,7 @@ std::string read_all(FILE* f, const std::string& where) {
     return text;
 }
 
-// One line from the terminal, without blocking signals: false at its end or when asked to stop.
+// One line from the terminal, without blocking signals; false at the end of input or when asked to stop.
 bool read_line(std::string& line) {
     line.clear();
     for (;;) {
@@ -140,7 +141,7 @@ void print_speed(const Session& s) {
 }
 
 void talk(Session& s, const OpenedRun& run) {
-    fprintf(stderr, "Write, and the model goes on from there. Ctrl-C ends, Ctrl-D too; an empty line lets it go on; /new forgets all.\n");
+    fprintf(stderr, "Write, and the model continues. An empty line lets it write on; /new forgets everything; Ctrl-C or Ctrl-D ends.\n");
     std::string line;
     for (;;) {
         write_out("> ");
@@ -176,7 +177,7 @@ int generate(int argc, char** argv) {
     GenerateOptions o;
     std::vector<std::string> words, given;
     std::vector<Argument> table = {
-        {"prompt", "TEXT", "the text to go on from; default: a file or standard input; on a terminal: talk", &o.prompt},
+        {"prompt", "TEXT", "the text to continue; default: a file or standard input; on a terminal: talk", &o.prompt},
         {"prompt-file", "FILE", "or the text in a file; - for standard input", &o.prompt_file},
         {"tokens", "N", "tokens to write", &o.tokens, 0, 1e9},
         {"temperature", "X", "0: always the likeliest token", &o.sampling.temperature, 0, 1e3},

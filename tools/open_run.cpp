@@ -65,7 +65,7 @@ OpenedRun open_run(const std::string& path, const std::string& tokenizer, const 
     }
     options_from_json(r.options, r.description_json, r.checkpoint + "/state.json");
     r.tokenizer_path = find_tokenizer(r.options, tokenizer);
-    ensure_usage(file_exists(r.tokenizer_path), "%s: the run's tokenizer is not there any more; give --tokenizer FILE",
+    ensure_usage(file_exists(r.tokenizer_path), "%s: the run's tokenizer is no longer there; give --tokenizer FILE",
                  printable(r.tokenizer_path).c_str());
     r.tokenizer = tokenizer_load(r.tokenizer_path);
     r.options.model.V = int(r.tokenizer.vocab_size());

@@ -1,9 +1,9 @@
-// probe-data: made-up sequences that ask one ability of a model, as token shards with masks
-// (dataloader/dataloader.h), for the trainer as it is.
+// probe-data: made-up sequences that test one ability of a model, as token shards with masks (dataloader/dataloader.h), for
+// the ordinary trainer.
 //   recall      multi-query associative recall [Arora et al. 2023 (Zoology), arXiv:2312.04927, app. D]: `pairs` key-value pairs, then each
-//               key once more, at distances drawn from their power law (a = 0.01), with its value behind it; the values count as targets.
+//               key once more, at distances drawn from their power law (a = 0.01), followed by its value; the values count as targets.
 //               Keys come from the first half of the vocabulary, values from the second, the tokens between are drawn from all of it.
-//               (Zoology asks for the value at the key without writing it; here it stands in the text, as the next token always does.)
+//               (Zoology asks for the value at the key without writing it; here it is in the text, like any next token.)
 //   copy        random tokens, a separator, the same tokens again; the second half counts
 //   induction   random tokens; a stretch of 8 of them comes again somewhere later; its tokens from the second on count
 // A sequence is one sample: it has `context` tokens. Every sequence is a function of (seed, split, its number).
@@ -122,7 +122,7 @@ static void write_split(const Probe& p, const std::string& split, int64_t sequen
     shard_write(path + ".bin", tokens.data(), tokens.size(), size_t(p.vocab));
 }
 
-// The trainer takes its vocabulary's size from a tokenizer: bytes, then strings of two bytes, as a real one could have learnt them.
+// The trainer takes its vocabulary's size from a tokenizer: bytes, then strings of two bytes, as a real one could have learned them.
 static void write_tokenizer(const Probe& p) {
     Tokenizer t;
     for (int b = 0; b < 256; b++) t.token_bytes.push_back(std::string(1, char(b)));
@@ -145,7 +145,7 @@ static void check(const Probe& p) {
 int main(int argc, char** argv) {
     return errors_in_one_line("probe-data", [&]() -> int {
         Probe p;
-        CLI::App app("Sequences that ask one ability of a model, as token shards with masks");
+        CLI::App app("Sequences that test one ability of a model, as token shards with masks");
         app.add_option("TASK", p.task, "recall, copy, induction")->required()->check(CLI::IsMember({"recall", "copy", "induction"}));
         app.add_option("--out", p.out, "folder to write")->required();
         app.add_option("--context", p.context, "tokens of a sequence")->capture_default_str();

@@ -1,7 +1,7 @@
 // Multiple-choice questions in HellaSwag's JSON lines [Zellers et al. 2019]: {"ctx": "...", "endings": ["...", ...], "label": 2} a line;
 // other keys are left alone. Scored as the evaluation harnesses do: the loss of each ending after the context and a space.
 //   accuracy      the smallest sum of the ending's losses        per token, per byte: the smallest sum over the ending's tokens
-//                 (llm.c's "acc_norm"), over its bytes (lm-evaluation-harness's). The text is taken as it is, without their clean-up.
+//                 (llm.c's "acc_norm"), over its bytes (lm-evaluation-harness's). The text is used unchanged, without their clean-up.
 // The context is read once; every ending starts from its cache.
 #pragma once
 #include <fstream>

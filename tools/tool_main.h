@@ -14,7 +14,7 @@
 
 inline constexpr int EXIT_INTERRUPTED = 130;     // as a shell reports Ctrl-C
 
-struct OutputClosed {};                          // whoever read standard output has gone: end quietly
+struct OutputClosed {};                          // the reader of standard output has gone: end quietly
 
 inline void write_out(std::string_view text) {
     if (fwrite(text.data(), 1, text.size(), stdout) == text.size() && fflush(stdout) == 0) return;

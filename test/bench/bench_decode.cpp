@@ -1,7 +1,7 @@
 // Decoding against its limit, the memory's bandwidth:  build/bench-decode-VARIANT [options]
 // Random weights and tokens (speed does not depend on them). For every batch and context: a prompt of that length is read in chunks, then
 // tokens are decoded one by one. What a token must read is the weights and its sequence's cache; `plain read` sums the weights with the
-// same threads in the same run, between the measurements. Columns as people know them: PP tokens of the prompt, TG tokens written, N_KV
+// same threads in the same run, between the measurements. Columns as in other tools: PP tokens of the prompt, TG tokens written, N_KV
 // tokens in the cache, T seconds, S tokens per second. One JSON line at the end. The table of all variants: bench_decode.sh.
 #include <sstream>
 

@@ -75,7 +75,7 @@ cudaError_t cudaFree(void* p) {
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* all) {
-    if (last_error != cudaSuccess) return last_error;            // an error that nobody took stays and is reported by what comes next
+    if (last_error != cudaSuccess) return last_error;            // an error that was not fetched stays and is reported by the next call
     *all = FAKE_DEVICE_BYTES;
     *free_bytes = FAKE_DEVICE_BYTES - device_used;
     return cudaSuccess;
@@ -90,7 +90,7 @@ const char* cudaGetErrorString(cudaError_t) { return "fake error"; }
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
     return enqueue([=] { memset(p, value, bytes); }), cudaSuccess;
 }
-// Page-locked host memory is read when the copy's turn comes; ordinary memory makes the call wait
+// Page-locked host memory is read when the copy is made; ordinary memory makes the call wait
 // [CUDA Runtime API, API synchronization behavior].
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
     enqueue([=] { memcpy(to, from, bytes); });

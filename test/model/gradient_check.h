@@ -1,6 +1,6 @@
-// Compares a model's gradients with finite differences, tensor by tensor, and says where a fault is likely to be. A wrong backward step
-// spoils the gradients of everything before it in the model, so one mistake makes most tensors wrong; the one to look at is the nearest to
-// the loss, which the backward reached first: the last wrong one in the parameter table.
+// Compares a model's gradients with finite differences, tensor by tensor, and says where a fault is likely to be. A wrong
+// backward step spoils the gradients of everything before it in the model, so one mistake makes most tensors wrong. The one
+// to look at is the one nearest to the loss, which the backward reached first: the last wrong one in the parameter table.
 #pragma once
 #include <cmath>
 #include <string>
@@ -42,8 +42,8 @@ struct TensorCheck {
     double error() const { return std::fabs(got - want); }
 };
 
-// The gradients that a backward has left, tensor by tensor. A key bias moves all scores of a query alike where nothing rotates it, and the
-// softmax ignores that: its gradient may be zero.
+// The gradients that a backward has left, tensor by tensor. Where nothing rotates it, a key bias adds the same number to all
+// scores of a query, and the softmax ignores that: its gradient may be zero.
 inline std::vector<TensorCheck> check_gradients(const GPT& g, const std::vector<Sample>& samples) {
     std::vector<TensorCheck> list;
     for (size_t n = 0; n < g.params.size(); n++) {

@@ -24,8 +24,8 @@ inline void set_own(ModelConfig& c, const std::string& name, int value) {
         if (ATTENTION_OPTIONS[i].name == name) c.own[i] = value;
 }
 
-// Does the variant support these sizes? Its attention_defaults says so by refusing the others. (What the backend has kernels for is
-// another matter: a test picks sizes of its own where that counts.)
+// Does the variant support these sizes? Its attention_defaults refuses those it does not. (Which sizes the backend has
+// kernels for is another matter: where that counts, a test picks its own.)
 inline bool supported(ModelConfig c) {
     try {
         gpt_resolve(c);
@@ -82,7 +82,8 @@ inline bool golden_is_ours(const std::map<std::string, std::string>& m) {
 
 inline bool default_norm_and_mlp() { return std::string(NORM_NAME) == Program().norm && std::string(MLP_NAME) == Program().mlp; }
 
-// The variants that have reference values and a known relation to multi-head attention. A new one is checked by all the rest.
+// The variants that have reference values and a known relation to multi-head attention. A new one is checked by everything
+// else.
 inline bool has_reference() {
     for (const char* name : {"qkv", "mqa", "gqa", "mla", "qv", "qv_ka", "gta", "qk", "one"})
         if (std::string(name) == ATTENTION_NAME) return default_norm_and_mlp();
@@ -96,9 +97,9 @@ struct NamedConfig {
     bool odd_size = false;
 };
 
-inline constexpr int AWKWARD = 10;                           // of an own number: no multiple of 4
+inline constexpr int AWKWARD = 10;                           // for a variant's own number: not a multiple of 4
 // Every position; the variant's own options, by its table: numbers at 0 and at an awkward size, flags on, every choice; all at once;
-// each of them with grouped heads too. What the variant refuses is left out, and what comes to the same as a configuration before.
+// each of them with grouped heads too. Left out are those that the variant refuses, or that equal an earlier configuration.
 inline std::vector<NamedConfig> all_configs() {
     std::vector<NamedConfig> list;
     for (Position p : {Position::learned, Position::sinusoidal, Position::rope, Position::alibi, Position::power, Position::none})

@@ -1,5 +1,5 @@
 // Whole-model finite differences in double precision, driven by the parameter table: every tensor of every configuration of
-// the model that this binary is built with. And that a fault is found and named: planted ones, through planted_faults.h.
+// the model that this binary is built with. Also checks that planted faults (planted_faults.h) are found and named.
 #include "test/model/planted_faults.h"
 
 #include <doctest/doctest.h>
@@ -22,7 +22,7 @@ TEST_CASE("finite differences, every tensor, every position") {
         for (const TensorCheck& t : tensors) elements += t.checked;
         CHECK(elements > 50);
         const GradientFault fault = find_fault(tensors);
-        // The first configuration that fails is told in full, the others in a line: they mostly have the same fault.
+        // The first configuration that fails is reported in full, the others in a line: they mostly have the same fault.
         CHECK_MESSAGE(fault.wrong == 0, this_program().name(), ", ", config.name, ": ",
                       failed == 0 ? fault.report
                                   : format("%zu of %zu tensors wrong, nearest to the fault: %s", fault.wrong, fault.of,

@@ -20,8 +20,8 @@ template <class T> std::vector<T> reference(const SafetensorsFile& f, const std:
 [[maybe_unused]] std::string without_layer(const std::string& name) { return name[0] == 'h' ? "h" + name.substr(name.find('.', 2)) : name; }
 
 // AdamW's first step is lr g / (|g| + eps): a gradient that is wrong by d moves it by at most lr d / |g|, and
-// by 2 lr where the sign turns (a gradient that is 0 but for rounding, as a key bias's without rotation).
-// Beside that, a few roundings of the weight.
+// by 2 lr if the sign flips (a gradient that is 0 but for rounding, as a key bias's without rotation).
+// In addition, a few roundings of the weight.
 constexpr double GRADIENT_TOLERANCE = 2e-5;
 [[maybe_unused]] void check_update(const std::string& what, const std::vector<float>& got,
                                    const std::vector<float>& want, const std::vector<float>& gradient) {

@@ -1,7 +1,7 @@
 // The operations of layers/ and attention/sdpa.h under their own names, with every stored result rounded to bf16 while
 // `rounding` is set: model/gpt.h and the variant, included after this file, then compute what a plain bf16 implementation computes
-// (fp32 arithmetic, bf16 weights and activations, master weights and gradients in fp32). That is the yardstick of the bf16
-// kernels in test_step.cpp; with `rounding` off the same code is the fp32 truth. Only for step_reference.cpp, on the CPU in fp32.
+// (fp32 arithmetic, bf16 weights and activations, master weights and gradients in fp32). The bf16 kernels are measured against
+// it in test_step.cpp; with `rounding` off the same code is the fp32 truth. Only for step_reference.cpp, on the CPU in fp32.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -114,7 +114,7 @@ inline void crossentropy_forward_backward(floatM* losses, floatX* logits, const 
     round(logits, 1, 0, rows * size_t(Vp));
 }
 
-// ---- attention as the textbook has it: S, P, dP and dS are matrices that are stored, and so rounded, between the operations.
+// ---- attention as in a textbook: S, P, dP and dS are matrices that are stored, and so rounded, between the operations.
 // D = rowsum(dO * O) from the rounded O, as in sdpa.h's definition: its error is common to a row and the largest part of dp's and da's.
 inline float stored(float x) { return float(bf16(x)); }
 inline float bias_of(const PositionBias& bias, int h, int distance) {

@@ -104,7 +104,7 @@ for program in generate evaluate; do
     one_line "$program: another variant's run" 2 \
         "trained with attention $OTHER, this program has $MAIN; use build/$program-$OTHER" $program "$R/other"
     one_line "$program: another tokenizer" 2 "is not the tokenizer" $program "$RUN" --tokenizer "$T/two.json"
-    one_line "$program: a tokenizer that is gone" 2 "not there any more" $program "$RUN" --tokenizer "$T/none.json"
+    one_line "$program: a tokenizer that is gone" 2 "no longer there" $program "$RUN" --tokenizer "$T/none.json"
     one_line "$program: an unknown option" 2 "did you mean --threads?" $program "$RUN" --threds 1
     one_line "$program: a value that is none" 2 "is not a whole number" $program "$RUN" --threads many
     one_line "$program: learned positions end" 2 "learned positions for 32" $program "$R/learned" --context 64

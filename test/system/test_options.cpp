@@ -8,7 +8,7 @@
 
 using nlohmann::json;
 
-// A variant that there is not, with one option of each kind.
+// A variant that does not exist, with one option of each kind.
 static const VariantOptions OWN = {own_number("new-width", 64, "a width; -1: from the sizes"),
                                    own_flag("new-tied", "a flag"),
                                    own_choice("new-form", {"first", "second"}, "a choice")};
@@ -118,7 +118,7 @@ TEST_CASE("options of a variant's own: as any other, and refused or passed over 
         const std::string message = error_of([&] { parse(w.args, PROGRAM); });
         CHECK_MESSAGE(has(message, w.words), message);
     }
-    // A file may hold all variants' options: runs of before, a comparison's. A program reads its own, and knows its own mistakes.
+    // A file may hold all variants' options (an older run's, a comparison's). A program reads its own, and reports their errors.
     options_from_json(o, R"({"mla_dc": 0, "qvka_tied": false, "new_width": 3})", "f");
     CHECK(o.model.own[WIDTH] == 3);
     CHECK(has(error_of([&] { options_from_json(o, R"({"new_widht": 3})", "f"); }), "did you mean 'new_width'"));

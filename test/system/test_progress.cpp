@@ -1,5 +1,5 @@
-// state.json and a run's description, whatever they say: believed is only what can be, anything else is one
-// line that names the file and the key.
+// state.json and a run's description with any content: only possible values are accepted, anything else is one line that
+// names the file and the key.
 #include <doctest/doctest.h>
 
 #include <nlohmann/json.hpp>

@@ -1,7 +1,7 @@
 // claims: one verdict line for each claim about these variants, from runs that are kept: supported, contradicted or undecided, with the
 // interval over paired seeds and the runs behind it. scripts/claims.sh trains what is missing and calls it.
 //   build/claims RUNS_DIR [--write FILE]     reads RUNS_DIR/claims, claims-power, claims-alibi, claims-sinusoidal, claims-learned, recall-*
-// A verdict is of these sizes, this text, this budget. `undecided` names what would decide.
+// A verdict holds for these sizes, this text and this budget. `undecided` says what would decide it.
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -11,7 +11,7 @@
 #include "tools/claims/results.h"
 #include "tools/one_line.h"
 
-static constexpr double SMALL = 0.01;        // nats: a difference below this is called none, when the interval says that it is
+static constexpr double SMALL = 0.01;        // nats: a difference that surely is below this is called none
 
 struct Verdict { std::string word, because; };
 

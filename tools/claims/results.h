@@ -1,5 +1,5 @@
 // Finished runs of a comparison's folder, looked up by row, position and seed, for verdicts: the validation loss at the end and along the
-// way, the accuracy of a probe. A run that is not there is NaN, and a verdict that needs it stays open.
+// way, the accuracy of a probe. A missing run is NaN, and a verdict that needs it stays open.
 #pragma once
 #include <cmath>
 #include <cstdint>

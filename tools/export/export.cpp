@@ -2,7 +2,8 @@
 //   qkv, learned positions                   GPT2LMHeadModel        (Conv1D stores matrices transposed; q, k, v in one)
 //   qkv, gqa, mqa with rope                  Starcoder2ForCausalLM  (layernorm, biases, tanh-GELU, tied embeddings, half-split rope)
 //   everything else                          modeling_qvcu.py in the folder (trust_remote_code=True)
-// Sizes are read off the tensors, the rest from the run's options. fp32. The tokenizer goes along. The folder appears whole or not at all.
+// Sizes are read from the tensors, the rest from the run's options. fp32. The tokenizer is included. The folder appears
+// complete or not at all.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>

@@ -1,6 +1,7 @@
 // build/import DIR RUN: a transformers folder becomes a run: GPT2LMHeadModel (variant qkv, learned positions) and Starcoder2ForCausalLM
-// (qkv, gqa or mqa with rope), from safetensors of any floating-point type, with its tokenizer. The run generates and evaluates; it
-// holds weights only: there is no optimizer state to --resume from, so the trainer cannot go on from it yet.
+// (qkv, gqa or mqa with rope), from safetensors of any floating-point type, with its tokenizer. The run can
+// generate and be evaluated. It holds weights only: without optimizer state there is nothing to --resume from, but a new
+// training may start with --init-from.
 // What the engine does not compute is refused: other activations, untied heads, sliding windows, scaled rope.
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -45,7 +46,7 @@ int size_field(const json& config, const char* key, const std::string& where, st
 
 int64_t padded(int64_t V) { return (V + 127) / 128 * 128; }
 
-// rows of the vocabulary that the tokenizer has, padded by zeros as the engine pads.
+// The rows of the tokenizer's vocabulary, padded with zeros as the engine pads.
 void add_embedding(std::vector<TensorToWrite>& list, const SafetensorsFile& f, const std::string& from, int64_t rows,
                    int64_t V, int64_t C) {
     const SafetensorsFile* file = &f;

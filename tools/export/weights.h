@@ -71,7 +71,7 @@ inline Floats rows_of(const Floats& m, int64_t first, int64_t rows, int64_t colu
     return Floats(m.begin() + first * columns, m.begin() + (first + rows) * columns);
 }
 
-// The tensor is made when its first byte is wanted and dropped after its last.
+// The tensor is made when its first byte is asked for and dropped after its last.
 inline TensorToWrite tensor_from(const std::string& name, const std::vector<int64_t>& shape, MakeFloats make) {
     auto values = std::make_shared<Floats>();
     return {name, "F32", shape, [=](uint64_t offset, size_t bytes, void* out) {
