@@ -4,33 +4,39 @@
 # The attention variant of `make train`, and the list of all: a new variant is attention/NAME.h and one word here.
 ATTN      ?= qkv
 VARIANTS  ?= qkv mqa gqa mla qv qv_ka gta
-# Variants that must lose, for comparisons that ask whether they can tell (make claims): built and compared when VARIANTS names them.
+# Variants that must lose, to check that a comparison can tell (make claims). Built and compared when VARIANTS names them.
 CONTROLS  ?= qk one
-# The norm and the MLP of every block: model/norm/NAME.h (layernorm, rmsnorm), model/mlp/NAME.h (gelu, swiglu). A binary with others than
-# these says so in its name: NORM=rmsnorm MLP=swiglu makes build/train-qv-rmsnorm-swiglu, and that name alone does, too.
+# The norm and the MLP of every block: model/norm/NAME.h (layernorm, rmsnorm), model/mlp/NAME.h (gelu, swiglu). A binary
+# with other choices than these has them in its name: NORM=rmsnorm MLP=swiglu makes build/train-qv-rmsnorm-swiglu, and so
+# does `make build/train-qv-rmsnorm-swiglu`.
 NORM      ?= layernorm
 MLP       ?= gelu
-# Where it runs: cpu; emu, the CUDA kernels executed by a model of CUDA on the CPU, to test and to learn
-# (slow); cuda, NVIDIA GPUs (needs nvcc).
+# Where it runs: cpu; emu, the CUDA kernels executed on the CPU by a model of CUDA, to test and to learn (slow); cuda,
+# NVIDIA GPUs (needs nvcc).
 BACKEND   ?= cpu
 # Storage of weights and activations: fp32; bf16, what tensor cores and AVX512_BF16 are for; fp64 (cpu) for gradient checks.
 PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
-# Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the first there is.
+# Matrix products on the CPU: onednn (fastest here, docs/BENCHMARKS.md), openblas, none (our own, no library). auto: the
+# first of these that is installed.
 BLAS      ?= auto
-# Attention on the CPU: panels (attention/sdpa.cpp), or naive, the textbook's loops (attention/sdpa_naive.cpp): to read, to check, slow.
+# Attention on the CPU: panels (attention/sdpa.cpp), or naive, a textbook's loops (attention/sdpa_naive.cpp), to read and to
+# check (slow).
 SDPA      ?= panels
-# Instruction set. native: the best of the machine that builds. For binaries to be copied elsewhere: x86-64-v3 (AVX2), x86-64-v4 (AVX-512).
+# Instruction set. native: the best of the machine that builds. For binaries that will be copied elsewhere: x86-64-v3
+# (AVX2), x86-64-v4 (AVX-512).
 MARCH     ?= native
 # A folder of copied headers and libraries (DEPS/include, DEPS/lib), for machines without a package manager.
 DEPS      ?=
 CXX       ?= g++
-# A build that watches itself, for tests. address: AddressSanitizer and UndefinedBehaviorSanitizer; thread:
-# ThreadSanitizer, for BACKEND=emu.
+# A build with sanitizers, for tests. address: AddressSanitizer and UndefinedBehaviorSanitizer; thread: ThreadSanitizer,
+# for BACKEND=emu.
 SANITIZE  ?=
-# Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC: whose MPI.
+# Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC:
+# the compiler of the MPI to use.
 COMM      ?= auto
 MPICC     ?= mpicc
-# BACKEND=cuda: the compiler and the GPUs to build for. Default: the GPU at hand, else sm_80, sm_90, sm_120 and, for all others (B200), PTX.
+# BACKEND=cuda: the compiler and the GPUs to build for. Default: the GPU of this machine, else sm_80, sm_90, sm_120 and, for
+# all others (B200), PTX.
 NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA_ARCH ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
 ifeq ($(BACKEND),cuda)
@@ -43,7 +49,7 @@ endif
 
 # mla:dc=64 is a row of a comparison, mla with an option: one trainer, and one test, for all rows of mla.
 NAMES     := $(foreach v,$(VARIANTS),$(firstword $(subst :, ,$(v))))
-# A mistyped name is told before anything is compiled.
+# A mistyped name is reported before anything is compiled.
 UNKNOWN   := $(firstword $(foreach v,$(ATTN) $(NAMES),$(if $(wildcard attention/$(firstword $(subst -, ,$(v))).h),,$(v))))
 ifneq ($(UNKNOWN),)
 $(error $(UNKNOWN): no such variant, there is no attention/$(UNKNOWN).h; choose among: \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Speed, side by side in one run: the whole training step in fp32 and bf16, the same matrix products alone
 # (the limit), and PyTorch's step at its best setting of fp32 and bf16.
-# Called by `make bench`. Everything else on the machine should be quiet: the last column of the peer's line tells.
+# Called by `make bench`. Nothing else should run on the machine: the last field of the peer's line shows how much did.
 #   ROUNDS=3 how often the sides take turns   SECONDS_EACH=8 per measurement   THREADS=2   PYTHON=python3 one that can import torch
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The ten claims about these variants, one verdict line each (tools/claims/claims.cpp), from runs that are kept.
+# Ten claims about these variants, one verdict line each (tools/claims/claims.cpp), from runs that are kept.
 # Called by `make claims`; trains what is missing, skips what is done, continues when repeated. Results: RUNS_DIR/claims.md
 #   SEEDS=3   a claim needs three      ONLY="rope power alibi sinusoidal recall extrapolation"   RUNS_DIR BUILD TUNE NICE=15
 # At the default size about 60 runs of one core-minute (an idle machine), and the small recall probes.

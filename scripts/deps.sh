@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Gathers, on a machine that has them, the headers and libraries of a build on a machine without a package manager (a rented GPU, say):
+# Gathers the headers and libraries that a build needs, for a machine without a package manager (a rented GPU, say):
 #   here:   make deps DEPS=deps          then copy the sources with deps/ to the other machine
 #   there:  make train BACKEND=cuda DEPS=deps        with g++, make and the CUDA toolkit (also: make gpu-check DEPS=deps)
 # The folder: include/, lib/ with each library under its soname and a one-line linker script libNAME.so beside it (no symbolic links:
 # not every way of copying keeps them), licences/, and manifest.txt, which says what was taken from where.
 #   MPI=1   also MPI's headers and libraries, to link with: mpirun on the other machine must be of the same MPI (soname)
-# Libraries need a glibc as new as the newest symbol that they use: the last line says which. Not for the CUDA toolkit, NCCL or BLAS.
+# Libraries need a glibc as new as the newest symbol that they use: the last line printed says which. Not for the CUDA
+# toolkit, NCCL or BLAS.
 set -euo pipefail
 TO=${1:-${DEPS:-}}
 CXX=${CXX:-g++}

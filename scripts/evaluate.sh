@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One table of runs, whatever their variants: each is evaluated by the program of its own.   scripts/evaluate.sh RUN... [-- options]
+# One table of runs of any variants: each run is evaluated by its own variant's program.   scripts/evaluate.sh RUN... [-- options]
 # Options go to build/evaluate-VARIANT (--help lists them): scripts/evaluate.sh runs/compare-default/* -- --times "1 2"
 # `make evaluate` builds the programs. Runs that cannot be evaluated are named at the end, and the exit code says so.
 set -u

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gets a text, trains a tokenizer on it, and encodes it into token shards: data/NAME/{tokenizer.json,train*.bin,val*.bin}.
 #   scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]
-#   auto (default)  tiny Shakespeare (1.1 MB, Karpathy's char-rnn); where the network is closed, the King James Bible (4.1 MB),
-#                   which Debian's package bible-kjv holds; with neither, says what to do.
+#   auto (default)  tiny Shakespeare (1.1 MB, Karpathy's char-rnn); without a network, the King James Bible (4.1 MB) from
+#                   Debian's package bible-kjv; with neither, says what to do.
 #   fineweb         FineWeb in GPT-2's tokens, for hours on a GPU: --shards N of 100M tokens each (scripts/get_fineweb.sh).
 #   FILE...         your own text files.
 #   N               the vocabulary: 257 (256 single bytes and <|endoftext|>) or more; default 1024, others get data/NAME-N.
@@ -38,7 +38,7 @@ while (($#)); do
         --vocab) vocab=${2:?--vocab needs a number}; shift 2 ;;
         --source) shift; sources=(); while (($#)) && [[ $1 != --* ]]; do sources+=("$1"); shift; done ;;
         --shards) shards=${2:?--shards needs a number}; shift 2 ;;
-        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) usage "$1: no such option" ;;
     esac
 done

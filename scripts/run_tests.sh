@@ -2,9 +2,9 @@
 # Runs every suite that `make test` builds: one line each with its seconds, the output of those that fail, at the end the counts.
 #   scripts/run_tests.sh [word]      word: only suites with it in their name, such as gradients or qv
 #   LIMIT=600                        seconds that a suite may take; a shell suite that needs more says so in a line "# limit: N s"
-# Counted are doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why"
-# counts nothing. One that is missing, crashes, runs nothing, passes its limit or leaves processes behind
-# counts as failed, and what it started is ended, mpirun's ranks too.
+# It counts doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts
+# nothing. One that is missing, crashes, runs nothing, exceeds its limit or leaves processes behind counts as failed, and
+# everything it started is ended, mpirun's ranks too.
 # Not for building: `make test` does that first.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

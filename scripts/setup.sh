@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian and Ubuntu, as root or with sudo that asks no password; elsewhere prints the command to run.
 #   scripts/setup.sh [build|data|test|compare]      what for (compare: build and data too); default: everything
-# Exit 0: all that is required is there (what is only wanted may be missing: one line says so). Exit 1: something required is
-# missing. When all is there it costs one run of the preprocessor and says nothing. Never asks a question.
+# Exit 0: everything required is installed (if something optional is missing, one line says so). Exit 1: something required
+# is missing. If everything is there, it costs one run of the preprocessor and prints nothing. Never asks a question.
 #   DEPS=dir      folder whose include/ and lib/ hold copied headers and libraries, for machines without a package manager
 #   CXX=g++       the compiler      NO_INSTALL=1  only check and print
 set -u
 MODE=${1:-all}
 CXX=${CXX:-g++}
 DEPS=${DEPS:-}
-# Packages that could not be installed although wanted, not required: not tried again by every `make`.
+# Optional packages that could not be installed: not every `make` should try again.
 TRIED=${BUILD:-build}/.setup-not-available
 
 case $MODE in

@@ -1,7 +1,7 @@
 # The rules of tests and benchmarks, included by the Makefile, whose names they use.
 
 # ------------------------------------------------------------------------------------------------ tests
-# test_ops: every layer, tokenizer, data, files (fp32). test_ops in fp64: the same layers without rounding to hide behind.
+# test_ops: every layer, tokenizer, data, files (fp32). test_ops in fp64: the same layers, where rounding hides nothing.
 # test_gradients, test_model: whole models, one binary per variant and precision.
 test: setup-test
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) test-binaries
