@@ -83,5 +83,8 @@ Schedule schedule_of(const Options& o);
 struct BatchPlan { int64_t sequences = 0; int micro_batch = 0; int64_t accumulation = 0; };
 BatchPlan batch_plan(const Options& o, int ranks = 1);
 
+// Fails if options exclude each other or do not fit together. options_parse calls it.
+void options_check(const Options& o);
+
 // The nearest name by edit distance, "" if none is near.
 std::string nearest_name(const std::string& wrong, const std::vector<std::string>& names);
