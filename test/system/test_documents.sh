@@ -88,7 +88,8 @@ still_wide=" layers/*.cu layers/*.cuh attention/*.cu attention/*.cuh tools/compa
     scripts/gpu_check.sh docs/gpu/README.md docs/study/README.md "
 wide="" pending=0
 while read -r file; do
-    lines=$(too_wide "$file") || continue
+    lines=$(too_wide "$file")
+    [[ -n $lines ]] || continue
     expected=""
     set -f
     for room in $still_wide; do
@@ -109,7 +110,8 @@ check "(a table's row is not)" test -z "$(too_wide "$T/wide.md")"
 # "See sdpa.h", "layers/x.h" and so on: a file of that name exists, at the end of that path if there is one.
 named_in_comments() {
     sources | grep -E '\.(h|c|cpp|cu|cuh)$' | xargs grep -hoE '//.*' |
-        grep -oE '(^|[^A-Za-z0-9_./<])[A-Za-z_][A-Za-z0-9_/]*\.(h|cpp|cuh|cu)($|[^A-Za-z0-9_])' | grep -oE '[A-Za-z_].*\.(h|cpp|cuh|cu)' | sort -u
+        grep -oE '(^|[^A-Za-z0-9_./<])[A-Za-z_][A-Za-z0-9_/]*\.(h|cpp|cuh|cu)($|[^A-Za-z0-9_])' |
+        grep -oE '[A-Za-z_].*\.(h|cpp|cuh|cu)' | sort -u
 }
 missing=""
 every=$'\n'$(sources)$'\n'
