@@ -20,43 +20,62 @@ template <int DQK, int DV, bool K_IS_V> struct BackwardKvTile {
     static constexpr int SUMS = K_IS_V ? DQK : DQK + DV;
     static constexpr int M = SUMS <= 128 ? 2 : 1, BK = SDPA_WARPS * 16 * M;
     static constexpr int BQ = DQK > 128 ? 32 : 64, COLUMNS = K_IS_V && DQK == 128 ? 16 : M == 2 || DQK > 128 ? 32 : 64;
+    static constexpr bool HELD = K_IS_V && DQK <= 64;                    // the warp's keys in registers
     static constexpr int OWN = BK * SUMS, STAGE = BQ * (DQK + DV), TERMS = BQ + BK;       // elements, elements, floats
     static constexpr size_t SMEM = sizeof(bf16) * (OWN + 2 * STAGE) + 2 * sizeof(float2) * BQ + 2 * sizeof(float) * TERMS;
 };
 template <int DQK, int DV, bool K_IS_V> struct BackwardQTile {
     static constexpr int M = DQK <= 128 ? 2 : 1, BQ = SDPA_WARPS * 16 * M;
     static constexpr int BK = DQK > 64 ? 32 : 64, COLUMNS = 32;
+    static constexpr bool HELD = DQK <= 64;                              // the warp's Q and dO in registers: no shared memory for them
     static constexpr int OWN = BQ * (DQK + DV), STAGE = BK * (K_IS_V ? DQK : DQK + DV), TERMS = BQ + BK;
     static constexpr size_t SMEM = sizeof(bf16) * (OWN + 2 * STAGE) + 4 * sizeof(float) * TERMS;
 };
 
-// s += A1 B1^T over D1 columns and dp += A2 B2^T over D2, A the warp's rows, B rows b_row.. of the streamed tiles.
-// Where K and V are one tile, its fragments are read once for both (A1 = A2: SAME_A, B1 = B2: SAME_B).
-template <int D1, int D2, bool SAME_A, bool SAME_B, int M, int N>
-__device__ __forceinline__ void score_products(float (&s)[M][N][4], float (&dp)[M][N][4], const bf16* a1, const bf16* a2, int a_row,
-                                               const bf16* b1, const bf16* b2, int b_row, int lane) {
-    if constexpr (!SAME_A && !SAME_B) {
-        score_product<D1>(s, a1, a_row, b1, b_row, lane);
-        score_product<D2>(dp, a2, a_row, b2, b_row, lane);
-    } else {
-#pragma unroll
-        for (int d = 0; d < D1; d += 16) {
-            uint32_t a_s[M][4], a_dp[M][4];
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                load_a<D1>(a_s[m], a1, a_row + m * 16, d, lane);
-                if constexpr (!SAME_A) load_a<D2>(a_dp[m], a2, a_row + m * 16, d, lane);
-            }
-#pragma unroll
-            for (int n = 0; n < N; n += 2) {
-                uint32_t b[4];
-                load_b<D1>(b, b1, b_row + n * 8, d, lane);
-                multiply(s, n, a_s, b);
-                if constexpr (!SAME_B) load_b<D2>(b, b2, b_row + n * 8, d, lane);
-                multiply(dp, n, SAME_A ? a_s : a_dp, b);
-            }
-        }
+// Where registers run out, a lane computes its addresses again in every tile.
+template <int DQK> inline constexpr bool KEEP_ROWS = DQK != 128;
+
+// A warp's own rows as left operands: all of them held in registers (HELD), or read from shared memory at each use.
+template <int D, int M, bool HELD> struct OwnRows {
+    SharedAddress row;
+    uint32_t held[HELD ? D / 16 : 1][M][4];
+
+    __device__ __forceinline__ OwnRows(const bf16* tile, int lane) : row(lane_row<D>(tile, lane)) {}
+    __device__ __forceinline__ void read() {                             // once the tile is there
+        if constexpr (HELD) each<D / 16, M>([&](int d, int m) { load_a<D>(held[d][m], row, m * 16, d * 16); });
     }
+    __device__ __forceinline__ void part(uint32_t (&a)[M][4], int d) const {
+        if constexpr (HELD) each<M, 4>([&](int m, int i) { a[m][i] = held[d][m][i]; });
+        else each<M>([&](int m) { load_a<D>(a[m], row, m * 16, d * 16); });
+    }
+};
+
+// s += A1 B1^T over D1 columns and dp += A2 B2^T over D2, A the warp's rows, B rows of the streamed tiles (lane_row_b).
+// Where K and V are one tile, its fragments are read once for both (A1 = A2: SAME_A, B1 = B2: SAME_B).
+template <bool SAME_A, bool SAME_B, int D1, int D2, bool HELD1, bool HELD2, int M, int N>
+__device__ __forceinline__ void score_products(float (&s)[M][N][4], float (&dp)[M][N][4], const OwnRows<D1, M, HELD1>& a1,
+                                               const OwnRows<D2, M, HELD2>& a2, SharedAddress b1, SharedAddress b2) {
+    constexpr bool TOGETHER = SAME_A || SAME_B;
+    uint32_t a_s[M][4], a_dp[M][4], b[4];
+    each<D1 / 16>([&](int d) {
+        a1.part(a_s, d);
+        if constexpr (TOGETHER && !SAME_A) a2.part(a_dp, d);
+        each<N / 2>([&](int n) {
+            load_b<D1>(b, b1, n * 16, d * 16);
+            multiply(s, 2 * n, a_s, b);
+            if constexpr (!TOGETHER) return;
+            if constexpr (!SAME_B) load_b<D2>(b, b2, n * 16, d * 16);
+            multiply(dp, 2 * n, SAME_A ? a_s : a_dp, b);
+        });
+    });
+    if constexpr (!TOGETHER)
+        each<D2 / 16>([&](int d) {
+            a2.part(a_dp, d);
+            each<N / 2>([&](int n) {
+                load_b<D2>(b, b2, n * 16, d * 16);
+                multiply(dp, 2 * n, a_dp, b);
+            });
+        });
 }
 
 // dk, dv =. Grid (tiles of BK keys, NKV, B), the longest columns first; a block walks over all query heads of its group, so that
@@ -93,11 +112,21 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
     if constexpr (!K_IS_V) load_tile<BK, DV>(v_tile, v, k0, T, s.v_row);
     load_stage(0, kv * group, first_q0);
 
+    OwnRows<DQK, M, Tile::HELD> own_k(k_tile + warp * 16 * M * DQK, lane);
+    OwnRows<DV, M, false> own_v(v_tile + warp * 16 * M * DV, lane);
+    SharedAddress first_q = lane_row<DQK>(stages, lane), first_q_b = lane_row_b<DQK>(stages, lane);
+    SharedAddress first_do = lane_row<DV>(stages + BQ * DQK, lane), first_do_b = lane_row_b<DV>(stages + BQ * DQK, lane);
+    if constexpr (KEEP_ROWS<DQK>) keep(first_q), keep(first_q_b);
+    if constexpr (DQK == DV) {                                           // the same, a constant further
+        first_do = first_q + BQ * DQK * 2;
+        first_do_b = first_q_b + BQ * DQK * 2;
+    }
     float dk_sum[M][DQK / 8][4] = {}, dv_only[M][K_IS_V ? 1 : DV / 8][4] = {};
     const bool biased = position_bias.kind != BiasKind::none;
     const float scale_log2 = scale * LOG2_E, factor = biased ? 1.0f : scale_log2;
     const int end_h = (kv + 1) * group;
     int h = kv * group, q0 = first_q0;                                   // of the tile that is loaded last
+    bool first = true;
     for (int stage = 0; h < end_h; stage ^= 1) {
         cp_async_wait<0>();
         __syncthreads();
@@ -106,47 +135,29 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
         q0 += BQ;
         if (q0 >= T) q0 = first_q0, h++;
         if (h < end_h) load_stage(stage ^ 1, h, q0);
-        const bf16 *q_tile = stages + stage * STAGE, *do_tile = q_tile + BQ * DQK;
-        const float4* stat = reinterpret_cast<const float4*>(stat_stages + stage * BQ);              // two queries each
+        if (first) own_k.read();
+        first = false;
 #pragma unroll 1
         for (int c0 = 0; c0 < BQ; c0 += COLUMNS) {
             const int distance = distance0 + c0;
             // Nothing to see for this warp: all its keys come after the last of these queries, or no queries or keys are left.
             if (distance - 2 * t + g + COLUMNS - 1 < 0 || c0 >= seen || row0 >= T) continue;
+            const int q_offset = (stage * STAGE + c0 * DQK) * 2, do_offset = (stage * STAGE + c0 * DV) * 2;
             float p[M][N][4] = {}, ds[M][N][4] = {};
-            score_products<DQK, DV, K_IS_V, false>(p, ds, k_tile, v_tile, warp * 16 * M, q_tile, do_tile, c0, lane);
-            if (biased) {
-                const float* term = terms + stage * TERMS + c0 + 2 * t + BK - 1 - (warp * 16 * M + g);
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++) p[m][n][i] = p[m][n][i] * scale_log2 + term[COLUMN(n, i) - ROW(m, i)];
-            }
-            if (distance - 2 * t + g < 16 * M - 1) {                     // the diagonal crosses
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            if (distance + COLUMN(n, i) - ROW(m, i) < 0) p[m][n][i] = -INFINITY;
-            }
-#pragma unroll
-            for (int n = 0; n < N; n++) {
-                const float4 column = stat[(c0 + n * 8) / 2 + t];        // {lse, D} of queries 2t and 2t + 1
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        p[m][n][i] = exp2f(p[m][n][i] * factor - (i % 2 ? column.z : column.x));
-                        ds[m][n][i] = p[m][n][i] * (ds[m][n][i] * scale - (i % 2 ? column.w : column.y));
-                    }
-            }
-            if constexpr (K_IS_V) accumulate_rows<DV>(dk_sum, p, do_tile, c0, lane);
-            else accumulate_rows<DV>(dv_only, p, do_tile, c0, lane);
-            accumulate_rows<DQK>(dk_sum, ds, q_tile, c0, lane);
+            score_products<K_IS_V, false>(p, ds, own_k, own_v, first_q_b + q_offset, first_do_b + do_offset);
+            if (biased) add_bias<Rows::keys>(p, scale_log2, terms + stage * TERMS + c0 + 2 * t + BK - 1 - (warp * 16 * M + g));
+            if (distance - 2 * t + g < 16 * M - 1) mask_diagonal<Rows::keys>(p, distance);
+            const float4* stat = reinterpret_cast<const float4*>(stat_stages + stage * BQ + c0) + t;     // two queries each
+            each<N>([&](int n) {
+                const float4 column = stat[n * 4];                       // {lse, D} of queries 2t and 2t + 1
+                each<M, 4>([&](int m, int i) {
+                    p[m][n][i] = exp2f(p[m][n][i] * factor - (i % 2 ? column.z : column.x));
+                    ds[m][n][i] = p[m][n][i] * (ds[m][n][i] * scale - (i % 2 ? column.w : column.y));
+                });
+            });
+            if constexpr (K_IS_V) accumulate_rows<DV>(dk_sum, p, first_do + do_offset);
+            else accumulate_rows<DV>(dv_only, p, first_do + do_offset);
+            accumulate_rows<DQK>(dk_sum, ds, first_q + q_offset);
         }
     }
     if (row0 >= T) return;
@@ -175,10 +186,15 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq,
     dout += size_t(b) * T * s.o_row + size_t(h) * DV;
     stats += (size_t(b) * s.NH + h) * T_pad;
 
-    auto load_stage = [&](int tile) {
-        bf16* stage = stages + tile % 2 * STAGE;
-        load_tile<BK, DQK>(stage, k, tile * BK, T, s.k_row);
-        if constexpr (!K_IS_V) load_tile<BK, DV>(stage + BK * DQK, v, tile * BK, T, s.v_row);
+    TileCopy<BK, DQK> k_copy(stages, k, 0, s.k_row);
+    TileCopy<BK, DV> v_copy(stages + BK * DQK, v, 0, s.v_row);
+    auto load_stage = [&](int tile) {                                    // called for 0, 1, 2, ...
+        k_copy.start(tile % 2 * STAGE * 2, T, s.k_row);
+        k_copy.go_down(s.k_row);
+        if constexpr (!K_IS_V) {
+            v_copy.start(tile % 2 * STAGE * 2, T, s.v_row);
+            v_copy.go_down(s.v_row);
+        }
         cp_async_commit();
         if (!biased) return;
         const HeadBias bias = head_bias(position_bias, h);
@@ -192,11 +208,14 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq,
     load_tile<BQ, DV>(do_tile, dout, q0, T, s.o_row);
     load_stage(0);
 
+    OwnRows<DQK, M, Tile::HELD> own_q(q_tile + warp * 16 * M * DQK, lane);
+    OwnRows<DV, M, Tile::HELD> own_do(do_tile + warp * 16 * M * DV, lane);
+    SharedAddress first_k = lane_row<DQK>(stages, lane), first_k_b = lane_row_b<DQK>(stages, lane), first_v_b = first_k_b;
+    if constexpr (KEEP_ROWS<DQK>) keep(first_k), keep(first_k_b);
+    if constexpr (DQK == DV) first_v_b = K_IS_V ? first_k_b : first_k_b + BK * DQK * 2;
+    else first_v_b = lane_row_b<DV>(stages + BK * DQK, lane);
     float2 row_stat[M][2];
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) row_stat[m][half] = stats[row0 + m * 16 + half * 8 + g];
+    each<M, 2>([&](int m, int half) { row_stat[m][half] = stats[row0 + m * 16 + half * 8 + g]; });
     float dq_sum[M][DQK / 8][4] = {};
     float2 bias_sum = make_float2(0.0f, 0.0f);
     const float scale_log2 = scale * LOG2_E, factor = biased ? 1.0f : scale_log2;
@@ -205,52 +224,27 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq,
         cp_async_wait<0>();
         __syncthreads();
         if (tile + 1 < tiles) load_stage(tile + 1);
-        const bf16 *k_tile = stages + tile % 2 * STAGE, *v_tile = K_IS_V ? k_tile : k_tile + BK * DQK;
+        if (tile == 0) own_q.read(), own_do.read();
 #pragma unroll 1
         for (int c0 = 0; c0 < BK; c0 += COLUMNS) {
             const int k0 = tile * BK + c0;
             if (k0 > row0 + 16 * M - 1 || row0 >= T) continue;           // wholly above the diagonal, or past the end, for this warp
+            const int k_offset = (tile % 2 * STAGE + c0 * DQK) * 2, v_offset = (tile % 2 * STAGE + c0 * DV) * 2;
             float p[M][N][4] = {}, ds[M][N][4] = {};
-            score_products<DQK, DV, false, K_IS_V>(p, ds, q_tile, do_tile, warp * 16 * M, k_tile, v_tile, c0, lane);
+            score_products<false, K_IS_V>(p, ds, own_q, own_do, first_k_b + k_offset, first_v_b + v_offset);
             const int distance = row0 + g - (k0 + 2 * t);                // i - j of this lane's first element
             const float *term = terms + tile % 2 * 2 * TERMS + distance - (q0 - tile * BK) + BK - 1, *term_a = term + TERMS;
-            if (biased) {
-                const float coefficient = head_bias(position_bias, h).coefficient;                   // read again: registers are short
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++) p[m][n][i] = p[m][n][i] * scale_log2 + coefficient * term[ROW(m, i) - COLUMN(n, i)];
-            }
-            if (k0 + COLUMNS - 1 > row0) {                               // the diagonal crosses
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            if (distance + ROW(m, i) - COLUMN(n, i) < 0) p[m][n][i] = -INFINITY;
-            }
-#pragma unroll
-            for (int m = 0; m < M; m++)
-#pragma unroll
-                for (int n = 0; n < N; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        ds[m][n][i] = exp2f(p[m][n][i] * factor - row_stat[m][i / 2].x) * (ds[m][n][i] * scale - row_stat[m][i / 2].y);
-            if (position_bias.kind == BiasKind::power) {
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            bias_sum.x += ds[m][n][i] * term[ROW(m, i) - COLUMN(n, i)];
-                            bias_sum.y += ds[m][n][i] * term_a[ROW(m, i) - COLUMN(n, i)];
-                        }
-            }
-            accumulate_rows<DQK>(dq_sum, ds, k_tile, c0, lane);
+            if (biased) add_bias<Rows::queries>(p, scale_log2, term, head_bias(position_bias, h).coefficient);      // read again: registers are short
+            if (k0 + COLUMNS - 1 > row0) mask_diagonal<Rows::queries>(p, distance);
+            each<M, N, 4>([&](int m, int n, int i) {
+                ds[m][n][i] = exp2f(p[m][n][i] * factor - row_stat[m][i / 2].x) * (ds[m][n][i] * scale - row_stat[m][i / 2].y);
+            });
+            if (position_bias.kind == BiasKind::power)
+                each<M, N, 4>([&](int m, int n, int i) {
+                    bias_sum.x += ds[m][n][i] * term[distance_of<Rows::queries>(m, n, i)];
+                    bias_sum.y += ds[m][n][i] * term_a[distance_of<Rows::queries>(m, n, i)];
+                });
+            accumulate_rows<DQK>(dq_sum, ds, first_k + k_offset);
         }
     }
     if (row0 < T) store_rows<DQK, M>(dq + size_t(b) * T * s.q_row + size_t(h) * DQK, row0, T, s.q_row, q_tile + warp * 16 * M * DQK, dq_sum, lane);

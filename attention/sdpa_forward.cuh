@@ -19,11 +19,29 @@ template <int DQK, int DV, bool K_IS_V> struct ForwardTile {
     static constexpr size_t SMEM = sizeof(bf16) * (BQ * DQK + 2 * STAGE) + sizeof(float) * 2 * (BQ + BK);
 };
 
+// Online softmax [Milakov & Gimelshein 2018] over a tile: score becomes P = exp2(factor score - maximum) with the maximum so far; what was
+// summed with the old maximum shrinks. Rows g and g + 8 of each 16; a row's other columns are in lanes 4 g .. 4 g + 3.
+// The first tile holds key 0, which every row sees: the maximum is finite from then on.
+template <int M, int N, int OUT>
+__device__ __forceinline__ void online_softmax(float (&score)[M][N][4], float (&out)[M][OUT][4], float (&row_max)[M][2], float (&row_sum)[M][2], float factor) {
+    each<M, 2>([&](int m, int half) {
+        float top = -INFINITY;
+        each<N>([&](int n) { top = fmaxf(top, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1])); });
+        top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));
+        top = fmaxf(row_max[m][half], factor * fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2)));
+        const float shrink = exp2f(row_max[m][half] - top);
+        row_max[m][half] = top;
+        row_sum[m][half] *= shrink;
+        each<OUT, 2>([&](int n, int i) { out[m][n][2 * half + i] *= shrink; });
+    });
+    each<M, N, 4>([&](int m, int n, int i) { row_sum[m][i / 2] += score[m][n][i] = exp2f(score[m][n][i] * factor - row_max[m][i / 2]); });
+}
+
 template <int DQK, int DV, bool K_IS_V>
 __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v,
                                                                     PositionBias position_bias, SdpaShape s, float scale) {
     using Tile = ForwardTile<DQK, DV, K_IS_V>;
-    constexpr int M = Tile::M, BQ = Tile::BQ, BK = Tile::BK, N = BK / 8, STAGE = Tile::STAGE;
+    constexpr int M = Tile::M, BQ = Tile::BQ, BK = Tile::BK, N = BK / 8, STAGE = Tile::STAGE, STAGE_BYTES = STAGE * 2;
     bf16 *q_tile = reinterpret_cast<bf16*>(dyn_smem), *stages = q_tile + BQ * DQK;
     float* terms = reinterpret_cast<float*>(stages + 2 * STAGE);         // the bias by distance, two stages of BQ + BK
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
@@ -34,23 +52,31 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, flo
     v += size_t(b) * T * s.v_row + size_t(kv) * DV;
 
     const bool biased = position_bias.kind != BiasKind::none;
-    auto load_stage = [&](int tile) {
-        bf16* stage = stages + tile % 2 * STAGE;
-        load_tile<BK, DQK>(stage, k, tile * BK, T, s.k_row);
-        if constexpr (!K_IS_V) load_tile<BK, DV>(stage + BK * DQK, v, tile * BK, T, s.v_row);
+    load_tile<BQ, DQK>(q_tile, q, q0, T, s.q_row);
+    TileCopy<BK, DQK> k_copy(stages, k, 0, s.k_row);
+    TileCopy<BK, DV> v_copy(stages + BK * DQK, v, 0, s.v_row);
+    auto load_stage = [&](int tile) {                                    // called for 0, 1, 2, ...
+        k_copy.start(tile % 2 * STAGE_BYTES, T, s.k_row);
+        k_copy.go_down(s.k_row);
+        if constexpr (!K_IS_V) {
+            v_copy.start(tile % 2 * STAGE_BYTES, T, s.v_row);
+            v_copy.go_down(s.v_row);
+        }
         cp_async_commit();
         if (!biased) return;
         const HeadBias bias = head_bias(position_bias, h);
         for (int i = threadIdx.x; i < BQ + BK; i += SDPA_THREADS)
             terms[tile % 2 * (BQ + BK) + i] = bias.coefficient * bias_term(bias, q0 - tile * BK + i - (BK - 1));
     };
-    load_tile<BQ, DQK>(q_tile, q, q0, T, s.q_row);
     load_stage(0);
+    const SharedAddress q_row = lane_row<DQK>(q_tile + warp * 16 * M * DQK, lane);
+    SharedAddress first_k_row = lane_row_b<DQK>(stages, lane), first_v_row = lane_row<DV>(K_IS_V ? stages : stages + BK * DQK, lane);
+    keep(first_k_row);
+    keep(first_v_row);
 
     uint32_t q_part[Tile::Q_IN_REGISTERS ? DQK / 16 : 1][M][4];
     float out[M][DV / 8][4] = {}, row_max[M][2], row_sum[M][2] = {};     // rows g and g + 8 of each 16
-#pragma unroll
-    for (int m = 0; m < M; m++) row_max[m][0] = row_max[m][1] = -INFINITY;
+    each<M, 2>([&](int m, int half) { row_max[m][half] = -INFINITY; });
     // Scores stay unscaled (the scale joins exp2's multiply-add), unless a bias must be added to them: score = factor * S either way.
     const float scale_log2 = scale * LOG2_E, factor = biased ? 1.0f : scale_log2;
     const int tiles = (min(q0 + BQ, T) + BK - 1) / BK;
@@ -59,92 +85,36 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, flo
         cp_async_wait<0>();
         __syncthreads();                                                 // this stage is there; everyone is done with the other
         if (tile + 1 < tiles) load_stage(tile + 1);
-        const bf16 *k_tile = stages + tile % 2 * STAGE, *v_tile = K_IS_V ? k_tile : k_tile + BK * DQK;
+        const SharedAddress k_row = first_k_row + tile % 2 * STAGE_BYTES, v_row = first_v_row + tile % 2 * STAGE_BYTES;
         const int k0 = tile * BK;
         if constexpr (Tile::Q_IN_REGISTERS)
-            if (tile == 0)
-#pragma unroll
-                for (int d = 0; d < DQK / 16; d++)
-#pragma unroll
-                    for (int m = 0; m < M; m++) load_a<DQK>(q_part[d][m], q_tile, (warp * M + m) * 16, d * 16, lane);
+            if (tile == 0) each<DQK / 16, M>([&](int d, int m) { load_a<DQK>(q_part[d][m], q_row, m * 16, d * 16); });
         if (k0 > row0 + 16 * M - 1 || row0 >= T) continue;               // wholly above the diagonal, or past the end, for this warp
 
         float score[M][N][4] = {};
-        if constexpr (Tile::Q_IN_REGISTERS) {
-#pragma unroll
-            for (int d = 0; d < DQK / 16; d++)
-#pragma unroll
-                for (int n = 0; n < N; n += 2) {
-                    uint32_t part[4];
-                    load_b<DQK>(part, k_tile, n * 8, d * 16, lane);
-                    multiply(score, n, q_part[d], part);
-                }
-        } else {
-            score_product<DQK>(score, q_tile, warp * 16 * M, k_tile, 0, lane);
-        }
+        if constexpr (Tile::Q_IN_REGISTERS)
+            each<DQK / 16, N / 2>([&](int d, int n) {
+                uint32_t part[4];
+                load_b<DQK>(part, k_row, n * 16, d * 16);
+                multiply(score, 2 * n, q_part[d], part);
+            });
+        else score_product<DQK>(score, q_row, k_row);
         const int distance = row0 + g - (k0 + 2 * t);                    // i - j of this lane's first element
-        if (biased) {
-            const float* term = terms + tile % 2 * (BQ + BK) + distance - (q0 - k0) + BK - 1;
-#pragma unroll
-            for (int m = 0; m < M; m++)
-#pragma unroll
-                for (int n = 0; n < N; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) score[m][n][i] = score[m][n][i] * scale_log2 + term[ROW(m, i) - COLUMN(n, i)];
-        }
-        if (k0 + BK - 1 > row0) {                                        // the diagonal crosses
-#pragma unroll
-            for (int m = 0; m < M; m++)
-#pragma unroll
-                for (int n = 0; n < N; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        if (distance + ROW(m, i) - COLUMN(n, i) < 0) score[m][n][i] = -INFINITY;
-        }
-        // Online softmax. The first tile holds key 0, which every row sees: the maximum is finite from then on.
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float top = -INFINITY;
-#pragma unroll
-                for (int n = 0; n < N; n++) top = fmaxf(top, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1]));
-                top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));    // the row's other columns are in lanes 4 g .. 4 g + 3
-                top = fmaxf(row_max[m][half], factor * fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2)));
-                const float shrink = exp2f(row_max[m][half] - top);
-                row_max[m][half] = top;
-                row_sum[m][half] *= shrink;
-#pragma unroll
-                for (int n = 0; n < DV / 8; n++) {
-                    out[m][n][2 * half] *= shrink;
-                    out[m][n][2 * half + 1] *= shrink;
-                }
-            }
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int n = 0; n < N; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) row_sum[m][i / 2] += score[m][n][i] = exp2f(score[m][n][i] * factor - row_max[m][i / 2]);
-        accumulate_rows<DV>(out, score, v_tile, 0, lane);
+        if (biased) add_bias<Rows::queries>(score, scale_log2, terms + tile % 2 * (BQ + BK) + distance - (q0 - k0) + BK - 1);
+        if (k0 + BK - 1 > row0) mask_diagonal<Rows::queries>(score, distance);
+        online_softmax(score, out, row_max, row_sum, factor);
+        accumulate_rows<DV>(out, score, v_row);
     }
 
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float sum = row_sum[m][half];
-            sum += __shfl_xor_sync(ALL_LANES, sum, 1);
-            sum += __shfl_xor_sync(ALL_LANES, sum, 2);
-            const int row = row0 + m * 16 + half * 8 + g;
-            if (t == 0 && row < T) lse[(size_t(b) * s.NH + h) * T + row] = row_max[m][half] * LN_2 + logf(sum);
-            const float inverse = 1.0f / sum;
-#pragma unroll
-            for (int n = 0; n < DV / 8; n++) {
-                out[m][n][2 * half] *= inverse;
-                out[m][n][2 * half + 1] *= inverse;
-            }
-        }
+    each<M, 2>([&](int m, int half) {
+        float sum = row_sum[m][half];
+        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+        const int row = row0 + m * 16 + half * 8 + g;
+        if (t == 0 && row < T) lse[(size_t(b) * s.NH + h) * T + row] = row_max[m][half] * LN_2 + logf(sum);
+        const float inverse = 1.0f / sum;
+        each<DV / 8, 2>([&](int n, int i) { out[m][n][2 * half + i] *= inverse; });
+    });
     if (row0 < T)
         store_rows<DV, M>(o + size_t(b) * T * s.o_row + size_t(h) * DV, row0, T, s.o_row, q_tile + warp * 16 * M * DQK, out, lane);
 }

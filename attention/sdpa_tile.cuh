@@ -13,6 +13,15 @@
 #pragma once
 #include "attention/sdpa_common.cuh"
 
+// each<2, 8>(body) calls body(m, n) for m = 0, 1 and n = 0..7, unrolled, so that what the indices pick stays in registers.
+template <int COUNT, int... INNER, class Body> __device__ __forceinline__ void each(Body body) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        if constexpr (sizeof...(INNER) > 0) each<INNER...>([&](auto... inner) __attribute__((always_inline)) { body(i, inner...); });
+        else body(i);
+    }
+}
+
 __device__ __forceinline__ constexpr int ROW(int m, int i) { return m * 16 + i / 2 * 8; }
 __device__ __forceinline__ constexpr int COLUMN(int n, int i) { return n * 8 + i % 2; }
 
@@ -26,86 +35,118 @@ template <int D> __device__ __forceinline__ int swizzle(int r, int chunk) {
     return r * D + (chunk ^ (r / (8 / SPAN<D>) % SPAN<D>)) * 8;
 }
 
-// Rows row0 .. row0 + ROWS - 1 of a matrix in global memory, `stride` elements apart; rows >= T become zeros (nothing is read).
-// SPAN threads take a row, SPAN chunks of it at a time: all of a thread's copies go to one address plus constants.
-template <int ROWS, int D> __device__ __forceinline__ void load_tile(bf16* tile, const bf16* matrix, int row0, int T, size_t stride) {
-    constexpr int STEP = SDPA_THREADS / SPAN<D>;
+// A thread's part in copying tiles of ROWS rows of D to shared memory, each tile below the one before it in global memory, `stride` elements
+// between rows; rows >= T become zeros (nothing is read). SPAN threads take a row, SPAN chunks of it at a time, so that all of a
+// thread's copies go to one address plus constants, and from one pointer that moves down.
+template <int ROWS, int D> struct TileCopy {
+    static constexpr int STEP = SDPA_THREADS / SPAN<D>;
     static_assert(ROWS % STEP == 0);
-    const int r = threadIdx.x / SPAN<D>, chunk = threadIdx.x % SPAN<D>;
-    bf16* to = tile + swizzle<D>(r, chunk);
-    const bf16* from = matrix + size_t(row0 + r) * stride + chunk * 8;
+    SharedAddress to;
+    const bf16* from;
+    int row;
+
+    __device__ __forceinline__ TileCopy(const bf16* tile, const bf16* matrix, int row0, size_t stride) {
+        const int r = threadIdx.x / SPAN<D>, chunk = threadIdx.x % SPAN<D>;
+        to = shared_address(tile + swizzle<D>(r, chunk));
+        from = matrix + size_t(row0 + r) * stride + chunk * 8;
+        row = row0 + r;
+    }
+    // `offset`: bytes from the tile named above to the one to be filled
+    __device__ __forceinline__ void start(int offset, int T, size_t stride) const {
+        const bf16* source = from;
 #pragma unroll
-    for (int n = 0; n < ROWS; n += STEP, from += STEP * stride)
+        for (int n = 0; n < ROWS; n += STEP, source += STEP * stride)
 #pragma unroll
-        for (int c = 0; c < D; c += SPAN<D> * 8) cp_async16(to + n * D + c, from + c, row0 + r + n < T);
+            for (int c = 0; c < D; c += SPAN<D> * 8) cp_async16(to + offset + (n * D + c) * int(sizeof(bf16)), source + c, row + n < T);
+    }
+    __device__ __forceinline__ void go_down(size_t stride) {
+        from += ROWS * stride;
+        row += ROWS;
+    }
+};
+template <int ROWS, int D> __device__ __forceinline__ void load_tile(const bf16* tile, const bf16* matrix, int row0, int T, size_t stride) {
+    TileCopy<ROWS, D>(tile, matrix, row0, stride).start(0, T, stride);
 }
 
-// The lane's row for an ldmatrix of the 16 x 16 block at (row0, column0), both multiples of 8; M_0..M_3 are its quarters: upper left,
-// lower left, upper right, lower right. The same for A, B and transposed B, so that the offsets that depend on the lane (one
-// per column block) are computed once and shared: they are what runs out of registers first.
-template <int D> __device__ __forceinline__ const bf16* block_row(const bf16* tile, int row0, int column0, int lane) {
-    constexpr int WIDE = SPAN<D> * 8;               // chunks trade places within WIDE columns: beyond that, a constant offset
-    const bf16* lane_row = tile + swizzle<D>(lane % 16, column0 % WIDE / 8 + lane / 16);
-    return lane_row + (row0 * D + column0 / WIDE * WIDE);
+// Where a lane's row lies for an ldmatrix of the 16 x 16 block at (0, 0) of a tile, whose quarters M_0..M_3 come in the order in which the
+// registers of a fragment hold them, so that none is moved afterwards (a move for each mma.sync otherwise):
+//   lane_row      upper left, lower left, upper right, lower right: A; and B where rows of the tile are rows of B
+//   lane_row_b    upper left, upper right, lower left, lower right: B where rows of the tile are columns of B
+// Computed once: every other block is an exclusive or with a constant and a constant offset away.
+template <int D> __device__ __forceinline__ SharedAddress lane_row(const bf16* tile, int lane) {
+    return shared_address(tile + swizzle<D>(lane % 16, lane / 16));
+}
+template <int D> __device__ __forceinline__ SharedAddress lane_row_b(const bf16* tile, int lane) {
+    return shared_address(tile + swizzle<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2));
+}
+// The block at (row0, column0), both constants, row0 a multiple of 8, column0 of 16. Chunks trade places within WIDE columns: there bits of
+// the address are exchanged; beyond, it is an offset. (Tiles begin at multiples of 2 WIDE bytes.)
+template <int D> __device__ __forceinline__ SharedAddress block_at(SharedAddress row, int row0, int column0) {
+    constexpr int WIDE = SPAN<D> * 8;
+    return (row ^ SharedAddress(column0 % WIDE * 2)) + SharedAddress((row0 * D + column0 / WIDE * WIDE) * 2);
 }
 // A: rows of the tile are rows of A.
-template <int D> __device__ __forceinline__ void load_a(uint32_t (&a)[4], const bf16* tile, int row0, int k0, int lane) {
-    ldmatrix_x4(a, block_row<D>(tile, row0, k0, lane));
+template <int D> __device__ __forceinline__ void load_a(uint32_t (&a)[4], SharedAddress lane_row, int row0, int k0) {
+    ldmatrix_x4(a, block_at<D>(lane_row, row0, k0));
 }
 // B, rows of the tile are columns of B (Q K^T: a row is a key): b[0..1] for columns n0.., b[2..3] for columns n0 + 8...
-template <int D> __device__ __forceinline__ void load_b(uint32_t (&b)[4], const bf16* tile, int n0, int k0, int lane) {
-    uint32_t quarter[4];
-    ldmatrix_x4(quarter, block_row<D>(tile, n0, k0, lane));
-    b[0] = quarter[0], b[1] = quarter[2], b[2] = quarter[1], b[3] = quarter[3];
+template <int D> __device__ __forceinline__ void load_b(uint32_t (&b)[4], SharedAddress lane_row_b, int n0, int k0) {
+    ldmatrix_x4(b, block_at<D>(lane_row_b, n0, k0));
 }
 // The same where rows of the tile are rows of B (P V: a row is a key, summed over).
-template <int D> __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], const bf16* tile, int k0, int n0, int lane) {
-    ldmatrix_x4_trans(b, block_row<D>(tile, k0, n0, lane));
+template <int D> __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], SharedAddress lane_row, int k0, int n0) {
+    ldmatrix_x4_trans(b, block_at<D>(lane_row, k0, n0));
 }
 
 // c[m], c of M vertical tiles and 2 neighbouring horizontal ones, += a[m] b
 template <int M, int N> __device__ __forceinline__ void multiply(float (&c)[M][N][4], int n, const uint32_t (&a)[M][4], const uint32_t (&b)[4]) {
-#pragma unroll
-    for (int m = 0; m < M; m++) {
+    each<M>([&](int m) {
         mma_bf16_16816(c[m][n], a[m], b[0], b[1]);
         mma_bf16_16816(c[m][n + 1], a[m], b[2], b[3]);
-    }
+    });
 }
 
-// c (16 M x 8 N) += A B^T over D columns: A rows a_row.. of one tile, B rows b_row.. of another.
-template <int D, int M, int N>
-__device__ __forceinline__ void score_product(float (&c)[M][N][4], const bf16* a_tile, int a_row, const bf16* b_tile, int b_row, int lane) {
+// c (16 M x 8 N) += A B^T over D columns: A rows of one tile (lane_row), B rows of another (lane_row_b).
+template <int D, int M, int N> __device__ __forceinline__ void score_product(float (&c)[M][N][4], SharedAddress a_row, SharedAddress b_row) {
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
         uint32_t a[M][4];
-#pragma unroll
-        for (int m = 0; m < M; m++) load_a<D>(a[m], a_tile, a_row + m * 16, d, lane);
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
+        each<M>([&](int m) { load_a<D>(a[m], a_row, m * 16, d); });
+        each<N / 2>([&](int n) {
             uint32_t b[4];
-            load_b<D>(b, b_tile, b_row + n * 8, d, lane);
-            multiply(c, n, a, b);
-        }
+            load_b<D>(b, b_row, n * 16, d);
+            multiply(c, 2 * n, a, b);
+        });
     }
 }
 
-// sum (16 M x D) += C (16 M x 8 N, rounded to bf16) B, B = rows row0.. of a tile. A step takes two columns of C's tiles as its A.
-template <int D, int M, int N> __device__ __forceinline__ void accumulate_rows(float (&sum)[M][D / 8][4], const float (&c)[M][N][4],
-                                                                               const bf16* tile, int row0, int lane) {
-#pragma unroll
-    for (int k = 0; k < N; k += 2) {
+// sum (16 M x D) += C (16 M x 8 N, rounded to bf16) B, B = rows of a tile (lane_row). A step takes two columns of C's tiles as its A.
+template <int D, int M, int N>
+__device__ __forceinline__ void accumulate_rows(float (&sum)[M][D / 8][4], const float (&c)[M][N][4], SharedAddress b_row) {
+    each<N / 2>([&](int k) {
         uint32_t a[M][4];
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) a[m][i] = pack_bf16(c[m][k + i / 2][i % 2 * 2], c[m][k + i / 2][i % 2 * 2 + 1]);
-#pragma unroll
-        for (int n = 0; n < D / 8; n += 2) {
+        each<M, 4>([&](int m, int i) { a[m][i] = pack_bf16(c[m][2 * k + i / 2][i % 2 * 2], c[m][2 * k + i / 2][i % 2 * 2 + 1]); });
+        each<D / 16>([&](int n) {
             uint32_t b[4];
-            load_b_trans<D>(b, tile, row0 + k * 8, n * 8, lane);
-            multiply(sum, n, a, b);
-        }
-    }
+            load_b_trans<D>(b, b_row, k * 16, n * 16);
+            multiply(sum, 2 * n, a, b);
+        });
+    });
+}
+
+// ---- what happens to a tile of scores between two products. Rows: what its rows are, the other side's are its columns.
+enum class Rows { queries, keys };
+// The distance query - key of element [m][n][i], less that of element [0][0][0] of the same lane.
+template <Rows ROWS> __device__ __forceinline__ constexpr int distance_of(int m, int n, int i) {
+    return ROWS == Rows::queries ? ROW(m, i) - COLUMN(n, i) : COLUMN(n, i) - ROW(m, i);
+}
+// score = scale score + factor term, by distance; `term` points at that of the lane's first element
+template <Rows ROWS, int M, int N> __device__ __forceinline__ void add_bias(float (&score)[M][N][4], float scale, const float* term, float factor = 1.0f) {
+    each<M, N, 4>([&](int m, int n, int i) { score[m][n][i] = score[m][n][i] * scale + factor * term[distance_of<ROWS>(m, n, i)]; });
+}
+// Keys after the query get no weight. `distance`: of the lane's first element
+template <Rows ROWS, int M, int N> __device__ __forceinline__ void mask_diagonal(float (&score)[M][N][4], int distance) {
+    each<M, N, 4>([&](int m, int n, int i) { if (distance + distance_of<ROWS>(m, n, i) < 0) score[m][n][i] = -INFINITY; });
 }
 
 // A warp's 16 M finished rows to global memory, through its own part of shared memory so that stores are 16 bytes wide.
@@ -114,13 +155,9 @@ template <int D, int M> __device__ __forceinline__ void store_rows(bf16* matrix,
                                                                    const float (&c)[M][D / 8][4], int lane) {
     const int g = lane / 4, t = lane % 4;
     __syncwarp();
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-                *reinterpret_cast<uint32_t*>(stage + swizzle<D>(m * 16 + half * 8 + g, n) + 2 * t) = pack_bf16(c[m][n][2 * half], c[m][n][2 * half + 1]);
+    each<M, D / 8, 2>([&](int m, int n, int half) {
+        *reinterpret_cast<uint32_t*>(stage + swizzle<D>(m * 16 + half * 8 + g, n) + 2 * t) = pack_bf16(c[m][n][2 * half], c[m][n][2 * half + 1]);
+    });
     __syncwarp();
     for (int i = lane; i < M * 16 * (D / 8); i += 32) {
         int r = i / (D / 8), chunk = i % (D / 8);

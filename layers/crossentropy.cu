@@ -5,28 +5,36 @@
 
 namespace {
 constexpr int MAX_THREADS = 512;
-constexpr float LOWEST = -3.402823466e38f;                   // not -infinity: LOWEST - LOWEST is 0, not NaN
+constexpr float LOWEST = -2e38f;                             // not -infinity: LOWEST - LOWEST is 0, not NaN; finite times log2(e), too
+constexpr float LOG2_E = 1.4426950408889634f;
 
 // The running maximum and the sum of exp(x - maximum): one read instead of two [Milakov & Gimelshein 2018, alg. 3].
 struct MaxAndSum { float max, sum; };
+__device__ __forceinline__ float exp_of(float x, float max_log2) { return exp2f(x * LOG2_E - max_log2); }       // one multiply-add, one exp2
 __device__ __forceinline__ MaxAndSum combine(MaxAndSum a, MaxAndSum b) {
     float m = fmaxf(a.max, b.max);
     return {m, a.sum * expf(a.max - m) + b.sum * expf(b.max - m)};
 }
 
+// N logits of which the first `real` count; ALL: all of them, known at compile time.
+template <int N, bool ALL> __device__ __forceinline__ void add_logits(MaxAndSum& mine, const floatX* x, int real) {
+    float logits[N], top = mine.max;
+    load_floats(logits, x);
+#pragma unroll
+    for (int i = 0; i < N; i++) if (ALL || i < real) top = fmaxf(top, logits[i]);
+    float sum = mine.sum * exp_of(mine.max, top * LOG2_E);
+#pragma unroll
+    for (int i = 0; i < N; i++) if (ALL || i < real) sum += exp_of(logits[i], top * LOG2_E);
+    mine = {top, sum};
+}
+
 // Of one row, by the whole block; every thread gets the same bits. shared: one MaxAndSum per warp.
-template <int N> __device__ MaxAndSum row_statistics(const floatX* x, int V, int Vp, MaxAndSum* shared) {
+template <int N> __device__ MaxAndSum row_statistics(const floatX* x, int V, MaxAndSum* shared) {
     MaxAndSum mine{LOWEST, 0.0f};
-    for (int v = int(threadIdx.x) * N; v < Vp; v += int(blockDim.x) * N) {
-        float logits[N], top = mine.max;
-        load_floats(logits, x + v);
-#pragma unroll
-        for (int i = 0; i < N; i++) if (v + i < V) top = fmaxf(top, logits[i]);
-        mine.sum *= expf(mine.max - top);
-#pragma unroll
-        for (int i = 0; i < N; i++) if (v + i < V) mine.sum += expf(logits[i] - top);
-        mine.max = top;
-    }
+    int v = int(threadIdx.x) * N, stride = int(blockDim.x) * N;
+#pragma unroll 2
+    for (; v + N <= V; v += stride) add_logits<N, true>(mine, x + v, N);
+    if (v < V) add_logits<N, false>(mine, x + v, V - v);     // the vector that padding begins in
     float top = warp_max(mine.max);
     float sum = warp_sum(mine.sum * expf(mine.max - top));
     if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = {top, sum};
@@ -37,33 +45,45 @@ template <int N> __device__ MaxAndSum row_statistics(const floatX* x, int V, int
 }
 
 // Grid: one block a row. Reads the row from device memory once; the second pass walks it backwards, so that it begins with what
-// the first pass left in L1 and L2, and writes it once: 4 Vp bytes a row of bf16, memory-bound. write_gradient false: losses only.
+// the first pass left in L1 and L2, and writes it once: 4 Vp bytes a row of bf16. About 12 instructions an element in both passes
+// (docs/gpu/sass.tsv), so bound by memory. write_gradient false: losses only.
 template <int N> __global__ void __launch_bounds__(MAX_THREADS)
 crossentropy_kernel(float* losses, floatX* logits, const int* targets, int V, int Vp, float scale, bool write_gradient) {
     MaxAndSum* shared = reinterpret_cast<MaxAndSum*>(dyn_smem);
     size_t row = blockIdx.x;
     int target = targets[row];
     floatX* x = logits + row * Vp;
-    int stride = int(blockDim.x) * N, last = (Vp - 1) / stride * stride + int(threadIdx.x) * N;
+    const int stride = int(blockDim.x) * N, first = int(threadIdx.x) * N;
     if (target < 0) {                                        // the whole block: this row does not count
         float zero[N] = {};
-        for (int v = last; v >= 0 && write_gradient; v -= stride) if (v < Vp) store_floats(x + v, zero);
+        for (int v = first; v < Vp && write_gradient; v += stride) store_floats(x + v, zero);
         if (threadIdx.x == 0) losses[row] = 0;
         return;
     }
-    float target_logit = threadIdx.x == 0 ? float(x[target]) : 0.0f;                    // before anyone overwrites it
-    MaxAndSum all = row_statistics<N>(x, V, Vp, shared);
-    if (threadIdx.x == 0) losses[row] = logf(all.sum) + all.max - target_logit;
+    const bool owns_target = target / N % int(blockDim.x) == int(threadIdx.x);
+    const float target_logit = owns_target ? float(x[target]) : 0.0f;                   // before it is overwritten, by this thread
+    MaxAndSum all = row_statistics<N>(x, V, shared);
+    if (owns_target) losses[row] = logf(all.sum) + all.max - target_logit;
     if (!write_gradient) return;
-    float factor = scale / all.sum;
-    for (int v = last; v >= 0; v -= stride) {
+    const float factor = scale / all.sum, top = all.max * LOG2_E;
+    int v = (Vp - 1) / stride * stride + first;              // the thread's last vector, or behind it
+    for (; v >= 0 && v + N > V; v -= stride) {               // padding, wholly or in part
         if (v >= Vp) continue;
         float g[N];
         load_floats(g, x + v);
 #pragma unroll
-        for (int i = 0; i < N; i++) g[i] = v + i < V ? expf(g[i] - all.max) * factor - (v + i == target ? scale : 0.0f) : 0.0f;
+        for (int i = 0; i < N; i++) g[i] = v + i < V ? exp_of(g[i], top) * factor : 0.0f;
         store_floats(x + v, g);
     }
+#pragma unroll 2
+    for (; v >= 0; v -= stride) {
+        float g[N];
+        load_floats(g, x + v);
+#pragma unroll
+        for (int i = 0; i < N; i++) g[i] = exp_of(g[i], top) * factor;
+        store_floats(x + v, g);
+    }
+    if (owns_target) x[target] = floatX(exp_of(target_logit, top) * factor - scale);
 }
 
 void run(floatM* losses, floatX* logits, const int* targets, size_t rows, int V, int Vp, floatM scale, bool write_gradient) {

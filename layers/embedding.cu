@@ -1,14 +1,17 @@
 // Token and position embedding on the GPU. See embedding.h.
 // The backward adds the rows of one token in the order in which they stand in the batch, without atomics: the positions of the
-// batch are sorted by (token, position), the sorted list is cut into chunks, and each block sums its chunk run by run.
+// batch are sorted by (token, position) on the host, which has the tokens (by counting: time and memory grow with rows + vocabulary, and
+// the GPU meanwhile works on what is queued), the sorted list is cut into chunks, and each block sums its chunk run by run.
 #include "layers/embedding.h"
 
-#include <cmath>
+#include <vector>
 
 #include "layers/cuda_common.cuh"
+#include "runtime/device/backend.h"
 
 namespace {
 constexpr int BLOCK = 256;
+struct TokenRow { int token, row; };
 
 // One thread: N elements. Bytes an element of bf16: 2 written, 2 to 4 read: memory-bound.
 template <int N> __global__ void __launch_bounds__(BLOCK)
@@ -36,38 +39,22 @@ __global__ void __launch_bounds__(BLOCK) position_backward_kernel(float* dpos, c
     dpos[i] = sum;
 }
 
-// Sorting by counting: row r goes to place #{s: (token[s], s) < (token[r], r)}. Grid: one thread per row, the tokens in tiles of
-// shared memory. rows^2 comparisons: about 0.3 ms for 64k rows on an H100 (estimated, not measured), far below the step's time;
-// a batch of a million rows would want a radix sort.
-__global__ void __launch_bounds__(BLOCK) sort_rows_kernel(int* sorted, const int* tokens, int rows) {
-    __shared__ int tile[BLOCK];
-    int row = int(blockIdx.x) * BLOCK + int(threadIdx.x), mine = row < rows ? tokens[row] : 0, place = 0;
-    for (int first = 0; first < rows; first += BLOCK) {
-        int n = min(BLOCK, rows - first);
-        if (int(threadIdx.x) < n) tile[threadIdx.x] = tokens[first + threadIdx.x];
-        __syncthreads();
-        for (int i = 0; i < n; i++) place += tile[i] < mine + (first + i < row);
-        __syncthreads();
-    }
-    if (row < rows) sorted[place] = row;
-}
-
 // Grid: (chunks of the sorted list, tiles of 256 columns); one thread a column. A run of equal tokens is added to dwte by the
 // chunk in which it begins; what a chunk holds of a run that began earlier goes to partial[chunk] instead.
 // Bytes: dx read once, two dwte rows (read, write) a distinct token: memory-bound.
 __global__ void __launch_bounds__(BLOCK)
-embedding_backward_kernel(float* dwte, float* partial, const floatX* dx, const int* tokens, const int* sorted, int rows, int C, int chunk_rows) {
+embedding_backward_kernel(float* dwte, float* partial, const floatX* dx, const TokenRow* sorted, int rows, int C, int chunk_rows) {
     int c = int(blockIdx.y) * BLOCK + int(threadIdx.x);
     if (c >= C) return;
     int begin = int(blockIdx.x) * chunk_rows, end = min(rows, begin + chunk_rows);
-    bool continued = begin > 0 && tokens[sorted[begin - 1]] == tokens[sorted[begin]];
+    bool continued = begin > 0 && sorted[begin - 1].token == sorted[begin].token;
     float sum = 0;
     for (int i = begin; i < end; i++) {
-        int row = sorted[i], token = tokens[row];
-        sum += float(dx[size_t(row) * C + c]);
-        if (i + 1 < end && tokens[sorted[i + 1]] == token) continue;
+        const TokenRow at = sorted[i];
+        sum += float(dx[size_t(at.row) * C + c]);
+        if (i + 1 < end && sorted[i + 1].token == at.token) continue;
         if (continued) partial[size_t(blockIdx.x) * C + c] = sum;
-        else dwte[size_t(token) * C + c] += sum;
+        else dwte[size_t(at.token) * C + c] += sum;
         continued = false;
         sum = 0;
     }
@@ -75,16 +62,33 @@ embedding_backward_kernel(float* dwte, float* partial, const floatX* dx, const i
 
 // Grid: as above. The chunk in which a run began adds the parts that later chunks hold of it, in order.
 __global__ void __launch_bounds__(BLOCK)
-embedding_backward_finish_kernel(float* dwte, const float* partial, const int* tokens, const int* sorted, int rows, int C, int chunk_rows) {
+embedding_backward_finish_kernel(float* dwte, const float* partial, const TokenRow* sorted, int rows, int C, int chunk_rows) {
     int c = int(blockIdx.y) * BLOCK + int(threadIdx.x);
     int begin = int(blockIdx.x) * chunk_rows, end = min(rows, begin + chunk_rows);
-    int token = tokens[sorted[end - 1]];
-    if (c >= C || end == rows || tokens[sorted[end]] != token) return;                  // no run goes on behind this chunk
-    if (begin > 0 && tokens[sorted[begin - 1]] == token) return;                        // it began before this chunk
+    int token = sorted[end - 1].token;
+    if (c >= C || end == rows || sorted[end].token != token) return;                    // no run goes on behind this chunk
+    if (begin > 0 && sorted[begin - 1].token == token) return;                          // it began before this chunk
     float sum = 0;
-    for (int chunk = int(blockIdx.x) + 1; chunk * chunk_rows < rows && tokens[sorted[chunk * chunk_rows]] == token; chunk++)
+    for (int chunk = int(blockIdx.x) + 1; chunk * chunk_rows < rows && sorted[chunk * chunk_rows].token == token; chunk++)
         sum += partial[size_t(chunk) * C + c];
     dwte[size_t(token) * C + c] += sum;
+}
+
+// The rows by (token, row). Host memory, kept from call to call.
+const std::vector<TokenRow>& sort_by_token(const int* tokens, int rows) {
+    static std::vector<TokenRow> sorted;
+    static std::vector<int> place;                           // where the next row of each token goes
+    int last = 0;
+    for (int r = 0; r < rows; r++) {
+        ensure(tokens[r] >= 0, "embedding: token %d in row %d", tokens[r], r);
+        last = std::max(last, tokens[r]);
+    }
+    place.assign(size_t(last) + 2, 0);
+    for (int r = 0; r < rows; r++) place[size_t(tokens[r]) + 1]++;
+    for (size_t v = 1; v < place.size(); v++) place[v] += place[v - 1];
+    sorted.resize(size_t(rows));
+    for (int r = 0; r < rows; r++) sorted[size_t(place[size_t(tokens[r])]++)] = {tokens[r], r};
+    return sorted;
 }
 }  // namespace
 
@@ -102,16 +106,16 @@ void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int*
     ensure(rows < (size_t(1) << 30), "embedding: %zu rows in one pass are too many; use a smaller --micro-batch", rows);
     if (dpos) launch(position_backward_kernel, grid_size(size_t(T) * C, BLOCK), dim3(BLOCK), 0)(dpos, dx, B, T, C, accumulate);
     // Chunks of 64 rows, longer where their partial sums would not fit in the scratch memory.
-    size_t sorted_bytes = round_up(rows * sizeof(int), 256);
+    size_t sorted_bytes = round_up(rows * sizeof(TokenRow), 256);
     ensure(sorted_bytes + size_t(C) * sizeof(float) * 2 <= SCRATCH_BYTES, "embedding: %zu rows in one pass are too many; use a smaller --micro-batch", rows);
     size_t most_chunks = (SCRATCH_BYTES - sorted_bytes) / (size_t(C) * sizeof(float));
     size_t chunk_rows = std::max(size_t(64), ceil_div(rows, most_chunks));
     unsigned chunks = grid_size(rows, chunk_rows);
     char* scratch = static_cast<char*>(device_scratch(sorted_bytes + size_t(chunks) * C * sizeof(float)));
-    int* sorted = reinterpret_cast<int*>(scratch);
+    TokenRow* sorted = reinterpret_cast<TokenRow*>(scratch);
     float* partial = reinterpret_cast<float*>(scratch + sorted_bytes);
-    launch(sort_rows_kernel, grid_size(rows, BLOCK), dim3(BLOCK), 0)(sorted, tokens, int(rows));
+    copy_to_device(sorted, sort_by_token(tokens, int(rows)).data(), rows * sizeof(TokenRow));
     dim3 grid(chunks, grid_size(size_t(C), BLOCK));
-    launch(embedding_backward_kernel, grid, dim3(BLOCK), 0)(dwte, partial, dx, tokens, sorted, int(rows), C, int(chunk_rows));
-    launch(embedding_backward_finish_kernel, grid, dim3(BLOCK), 0)(dwte, partial, tokens, sorted, int(rows), C, int(chunk_rows));
+    launch(embedding_backward_kernel, grid, dim3(BLOCK), 0)(dwte, partial, dx, sorted, int(rows), C, int(chunk_rows));
+    launch(embedding_backward_finish_kernel, grid, dim3(BLOCK), 0)(dwte, partial, sorted, int(rows), C, int(chunk_rows));
 }

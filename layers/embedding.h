@@ -10,6 +10,7 @@
 void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, int B, int T, int C,
                        const int* position = nullptr);
 // dwte += (the tied head has already written it);  dpos (= | += when accumulate), null when pos is not learned.
+// Here tokens are in host memory: the GPU's backward sorts them there.
 void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int* tokens, int B, int T, int C, bool accumulate);
 // The fixed table of Vaswani et al. 2017, sec. 3.5: pos[t][2i] = a sin(t / 10000^(2i/C)), pos[t][2i+1] = a cos(same). Host memory.
 // a = 0.02 sqrt 2 gives the rms with which token embeddings, and GPT-2's learned positions, start. (Vaswani has a = 1 and

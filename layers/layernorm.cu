@@ -56,6 +56,77 @@ layernorm_forward_kernel(floatX* sum, floatX* y, float* mean, float* rstd, const
     }
 }
 
+// The backward for rows of at most 32 N K elements. Grid: up to MOST_BLOCKS blocks, whose warps take rows in turn; a lane keeps the sums of
+// dw and db for its own columns in registers over all its warp's rows (2 N K of them), and a row's dy and x between the two passes
+// over it, as they are stored. No barrier until the end, where the block's warps add their sums one after the other.
+// partial: (blocks, 2 C): dw, db. Bytes a row of bf16: dy, x read, dx read and written: 8 C, once each: memory-bound.
+constexpr int MOST_BLOCKS = 264;                             // two on each SM of an H100
+struct __align__(16) Bytes16 { uint32_t x[4]; };
+template <int N, int K> __global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
+layernorm_backward_rows_kernel(floatX* dx, float* partial, const floatX* dy, const floatX* x, const floatX* w, const float* mean, const float* rstd,
+                               size_t rows, int C, bool add_to_dx) {
+    static_assert(N * sizeof(floatX) == sizeof(Bytes16));
+    const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP;
+    float dw[K][N] = {}, db[K][N] = {};
+    for (size_t row = size_t(blockIdx.x) * BACKWARD_WARPS + warp; row < rows; row += size_t(gridDim.x) * BACKWARD_WARPS) {
+        const float r = rstd[row], minus_mr = -mean[row] * r;               // n = x r - mean r
+        Bytes16 kept_dy[K] = {}, kept_x[K] = {};
+        float sum_g = 0, sum_gn = 0;
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            const int c = (k * WARP + lane) * N;
+            if (c >= C) break;
+            kept_dy[k] = load16<Bytes16>(dy + row * C + c);
+            kept_x[k] = load16<Bytes16>(x + row * C + c);
+            float d[N], v[N], gain[N];
+            load_floats(d, reinterpret_cast<const floatX*>(&kept_dy[k]));
+            load_floats(v, reinterpret_cast<const floatX*>(&kept_x[k]));
+            load_floats(gain, w + c);
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                sum_g += d[i] * gain[i];
+                sum_gn += d[i] * gain[i] * (v[i] * r + minus_mr);
+            }
+        }
+        const float mean_g = warp_sum(sum_g) / C, mean_gn = warp_sum(sum_gn) / C;
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            const int c = (k * WARP + lane) * N;
+            if (c >= C) break;
+            float d[N], v[N], gain[N], out[N] = {};
+            load_floats(d, reinterpret_cast<const floatX*>(&kept_dy[k]));
+            load_floats(v, reinterpret_cast<const floatX*>(&kept_x[k]));
+            load_floats(gain, w + c);
+            if (add_to_dx) load_floats(out, dx + row * C + c);
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                const float n = v[i] * r + minus_mr;
+                out[i] += r * (d[i] * gain[i] - mean_g - n * mean_gn);
+                dw[k][i] += d[i] * n;
+                db[k][i] += d[i];
+            }
+            store_floats(dx + row * C + c, out);
+        }
+    }
+    float* sums = reinterpret_cast<float*>(dyn_smem);        // (2, C)
+    for (int turn = 0; turn < BACKWARD_WARPS; turn++) {
+        if (warp == turn)
+#pragma unroll
+            for (int k = 0; k < K; k++) {
+                const int c = (k * WARP + lane) * N;
+                if (c >= C) break;
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                    sums[c + i] = turn == 0 ? dw[k][i] : sums[c + i] + dw[k][i];
+                    sums[C + c + i] = turn == 0 ? db[k][i] : sums[C + c + i] + db[k][i];
+                }
+            }
+        __syncthreads();
+    }
+    for (int c = int(threadIdx.x); c < 2 * C; c += BACKWARD_WARPS * WARP) partial[size_t(blockIdx.x) * 2 * C + c] = sums[c];
+}
+
+// For every other row: longer ones, and those that no vector load can read.
 // dx of one row by one warp; leaves dy and x in shared memory for the column sums.
 template <int N> __device__ void backward_row(floatX* dx, floatX* kept_dy, floatX* kept_x, const floatX* dy, const floatX* x, const floatX* w, float m,
                                               float r, int C, bool add_to_dx) {
@@ -141,6 +212,13 @@ layernorm_backward_kernel(floatX* dx, float* partial, const floatX* dy, const fl
 
 constexpr size_t MAX_SMEM = 99 * 1024;                       // what a block may have on every device from sm_80 on
 
+// Launches the kernel with the fewest vectors a lane that hold a row; false: none does.
+template <int... K, class Run> bool with_vectors(int C, Run run) {
+    bool done = false;
+    (void)((C <= WARP * PACK * K && (run(layernorm_backward_rows_kernel<PACK, K>), done = true)) || ...);
+    return done;
+}
+
 void forward(floatX* sum, floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, const floatX* b, size_t rows, int C) {
     if (rows == 0) return;
     int kept_stride = int(round_up(size_t(C), PACK));
@@ -164,20 +242,31 @@ void residual_layernorm_forward(floatX* sum, floatX* y, floatM* mean, floatM* rs
 
 void layernorm_backward(floatX* dx, floatM* dw, floatM* db, const floatX* dy, const floatX* x, const floatX* w, const floatM* mean,
                         const floatM* rstd, size_t rows, int C, bool add_to_dx, bool accumulate) {
+    auto partial_sums = [&](size_t blocks) { return static_cast<float*>(device_scratch(blocks * 2 * C * sizeof(float))); };
+    auto finish = [&](const float* partial, size_t blocks) {
+        finish_column_sums(dw, partial, int(blocks), C, size_t(2) * C, accumulate);
+        finish_column_sums(db, partial + C, int(blocks), C, size_t(2) * C, accumulate);
+    };
+    const bool pack = C % PACK == 0 && all_aligned16(dx, dy, x, w);
+    if (pack && with_vectors<1, 2, 3, 4, 7>(C, [&](auto kernel) {
+            const size_t blocks = std::clamp(ceil_div(rows, BACKWARD_WARPS), size_t(1), size_t(MOST_BLOCKS));       // no rows: the sums are zeros
+            float* partial = partial_sums(blocks);
+            launch(kernel, dim3(unsigned(blocks)), dim3(BACKWARD_WARPS * WARP), size_t(2) * C * sizeof(float))(dx, partial, dy, x, w, mean, rstd, rows, C,
+                                                                                                             add_to_dx);
+            finish(partial, blocks);
+        }))
+        return;
     int kept_stride = int(round_up(size_t(C), PACK));
     auto smem = [&](int tile_rows) {
         return size_t(2) * tile_rows * kept_stride * sizeof(floatX) + size_t(2 * C + 2 * tile_rows) * sizeof(float);
     };
-    int tile_rows = 2 * BACKWARD_WARPS;                      // 55 KiB at C = 768 in bf16: four blocks on an SM of 228 KiB
+    int tile_rows = 2 * BACKWARD_WARPS;
     while (tile_rows > 1 && smem(tile_rows) > 64 * 1024) tile_rows /= 2;
     ensure(smem(tile_rows) <= MAX_SMEM, "layernorm: a row of %d elements does not fit in shared memory; choose a smaller --width", C);
-    size_t blocks = std::min({ceil_div(rows, size_t(tile_rows)), size_t(512), SCRATCH_BYTES / (size_t(2) * C * sizeof(float))});
-    if (blocks == 0) blocks = 1;                             // no rows: the sums are zeros
-    float* partial = static_cast<float*>(device_scratch(blocks * 2 * C * sizeof(float)));
-    bool pack = C % PACK == 0 && all_aligned16(dx, dy, x, w);
+    size_t blocks = std::clamp(ceil_div(rows, size_t(tile_rows)), size_t(1), std::min(size_t(512), SCRATCH_BYTES / (size_t(2) * C * sizeof(float))));
+    float* partial = partial_sums(blocks);
     auto kernel = pack ? layernorm_backward_kernel<PACK> : layernorm_backward_kernel<1>;
     launch(kernel, dim3(unsigned(blocks)), dim3(BACKWARD_WARPS * WARP), smem(tile_rows))(dx, partial, dy, x, w, mean, rstd, rows, C, kept_stride, tile_rows,
                                                                                         add_to_dx);
-    finish_column_sums(dw, partial, int(blocks), C, size_t(2) * C, accumulate);
-    finish_column_sums(db, partial + C, int(blocks), C, size_t(2) * C, accumulate);
+    finish(partial, blocks);
 }

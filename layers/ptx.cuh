@@ -1,6 +1,9 @@
 // The few PTX instructions that the kernels use, one function each, few and frozen: their assembly runs on a GPU only.
 // Under BACKEND=emu the same names are executed by runtime/device/emu (tensor_core.h, memory.h). Included by cuda_common.cuh.
 //
+//   SharedAddress               a byte of shared memory as an integer, for arithmetic that must stay cheap: shared_address(pointer).
+//                               Where the instructions below take one, a pointer will do as well
+//   keep(address)               the compiler must keep this value in its register, instead of computing it again at each use
 //   ldmatrix_x4(r, row)         four 8x8 matrices of 16-bit elements from shared memory. Lane l gives the address of one row (16
 //                               bytes, 16-byte aligned): rows of matrix q come from lanes 8q .. 8q+7. r[q] of lane l holds elements
 //                               (l/4, 2(l%4)) and (l/4, 2(l%4)+1) of matrix q, the first in the low half
@@ -19,24 +22,29 @@
 #include <cstdint>
 
 // All `volatile` with a memory clobber where they touch memory: the compiler must not move shared-memory accesses across them.
-__device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+using SharedAddress = uint32_t;
+__device__ __forceinline__ SharedAddress shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+__device__ __forceinline__ void keep(SharedAddress& address) { asm volatile("" : "+r"(address)); }
 
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
 }
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
 }
 __device__ __forceinline__ void mma_bf16_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ void cp_async16(void* smem, const void* gmem, bool valid = true) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(smem)), "l"(gmem), "r"(valid ? 16 : 0) : "memory");
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) { ldmatrix_x4(r, shared_address(row)); }
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) { ldmatrix_x4_trans(r, shared_address(row)); }
+__device__ __forceinline__ void cp_async16(SharedAddress smem, const void* gmem, bool valid = true) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem), "l"(gmem), "r"(valid ? 16 : 0) : "memory");
 }
+__device__ __forceinline__ void cp_async16(void* smem, const void* gmem, bool valid = true) { cp_async16(shared_address(smem), gmem, valid); }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 template <int ID> __device__ __forceinline__ void named_barrier_sync(int threads) {

@@ -72,8 +72,8 @@ inline void gpt_forward(GPT& g, const int* tokens, int B, int T) {
 }
 
 // The logits' gradient -> all gradients. g.logits holds dloss / dlogits (crossentropy_forward_backward), everything else
-// what gpt_forward left.
-inline void gpt_backward(GPT& g, int B, int T, const Reduction& r) {
+// what gpt_forward left. tokens: in host memory, as gpt_forward had them.
+inline void gpt_backward(GPT& g, const int* tokens, int B, int T, const Reduction& r) {
     const ModelConfig& c = g.c;
     const size_t rows = size_t(B) * T;
     floatM* dwte = gradient_of(g, g.params[0]);
@@ -93,7 +93,7 @@ inline void gpt_backward(GPT& g, int B, int T, const Reduction& r) {
     }
     // 4. embeddings: wte's gradient already holds the head's part
     const Param* wpe = find_param(g, "wpe.weight");
-    embedding_backward(dwte, wpe ? gradient_of(g, *wpe) : nullptr, g.dx, g.tokens, B, T, c.C, r.accumulate);
+    embedding_backward(dwte, wpe ? gradient_of(g, *wpe) : nullptr, g.dx, tokens, B, T, c.C, r.accumulate);
     end_gradients(g, EMBEDDINGS, r);
     end_backward(g, r);
 }
@@ -134,7 +134,7 @@ inline void gpt_pass(GPT& g, const int* tokens, const int* targets, int B, int T
     linear_forward(g.logits, g.ln_f, g.weights, nullptr, head_shape(g, rows));
     // the logits become their own gradient, in place
     crossentropy_forward_backward(losses, g.logits, g.targets, rows, g.c.V, g.c.Vp(), floatM(scale));
-    gpt_backward(g, B, T, r);
+    gpt_backward(g, tokens, B, T, r);
 }
 
 // One pass, for a single process: gradients = (+= when accumulate). Waits, and returns the sum of the losses.

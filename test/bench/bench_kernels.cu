@@ -55,7 +55,7 @@ void bench_embedding_and_rope(const Limits& l, const Model& m) {
     row("embedding_forward", (double(n) + distinct * m.C + double(m.T) * m.C) * X + double(n),
         [&] { embedding_forward(y, tokens, wte, pos, B, m.T, m.C); });
     row("embedding_backward", 2 * double(n) * X + 2 * distinct * m.C * M + double(m.T) * m.C * M,
-        [&] { embedding_backward(dwte, dpos, x, tokens, B, m.T, m.C, false); });
+        [&] { embedding_backward(dwte, dpos, x, ids.data(), B, m.T, m.C, false); });
     std::vector<floatM> angles(size_t(m.T) * size_t(HS));
     rope_table(angles.data(), m.T, HS, 10000);
     copy_to_device(table, angles.data(), angles.size() * sizeof(floatM));

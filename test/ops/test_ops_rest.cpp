@@ -112,8 +112,8 @@ TEST_CASE("embedding forward and backward, repeated tokens add up") {
         embedding_forward(X2, Tok, Wte, nullptr, B, T, C);
         for (bool add : {false, true}) {
             DM dWte(dwte0), dWpe(dwpe0), dWte2(dwte0);
-            embedding_backward(dWte, dWpe, dX, Tok, B, T, C, add);
-            embedding_backward(dWte2, nullptr, dX, Tok, B, T, C, add);
+            embedding_backward(dWte, dWpe, dX, tokens.data(), B, T, C, add);
+            embedding_backward(dWte2, nullptr, dX, tokens.data(), B, T, C, add);
             auto run = [&]<class R>(R) {
                 std::vector<R> a = convert<R>(dwte0), p = add ? convert<R>(dwpe0) : std::vector<R>(size_t(T * C));
                 for (int i = 0; i < B * T; i++)

@@ -30,6 +30,11 @@ inline void finish_copies(Fiber& f, unsigned newest_groups_kept) {
 }
 }  // namespace emu
 
+// Shared memory as integers (layers/ptx.cuh): here any memory.
+using SharedAddress = uintptr_t;
+inline SharedAddress shared_address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+inline void keep(SharedAddress&) {}
+
 // The copy happens as late as it may, at the wait; until then the destination holds NaNs.
 inline void cp_async16(void* smem, const void* gmem, bool valid = true, EMU_HERE) {
     uintptr_t addresses = reinterpret_cast<uintptr_t>(smem) | (valid ? reinterpret_cast<uintptr_t>(gmem) : 0);
@@ -41,6 +46,9 @@ inline void cp_async16(void* smem, const void* gmem, bool valid = true, EMU_HERE
     emu::note_shared_access(smem);
     *static_cast<emu::Vector16*>(smem) = emu::Vector16{~0u, ~0u, ~0u, ~0u};
     emu::self->copies.push_back({smem, gmem, 16, valid ? 16u : 0u, emu::self->copy_group});
+}
+inline void cp_async16(SharedAddress smem, const void* gmem, bool valid = true, EMU_HERE) {
+    cp_async16(reinterpret_cast<void*>(smem), gmem, valid, at);
 }
 inline void cp_async_commit() { emu::self->copy_group++; }
 template <int N> void cp_async_wait() { emu::finish_copies(*emu::self, N); }
