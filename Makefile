@@ -29,7 +29,7 @@ MARCH     ?= native
 DEPS      ?=
 CXX       ?= g++
 # A build with sanitizers, for tests. address: AddressSanitizer and UndefinedBehaviorSanitizer; thread: ThreadSanitizer,
-# for BACKEND=emu.
+# for BACKEND=emu; debug: for gdb, which then sees every variable (`make debug`).
 SANITIZE  ?=
 # Processes: mpi (cpu, emu); nccl (cuda; MPI starts it); none: one process. auto: the first that the machine has. MPICC:
 # the compiler of the MPI to use.
@@ -102,6 +102,7 @@ CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trap
 # clang for thread      it also watches the copies that g++ expands inline; no OpenMP there: its run-time library is not instrumented
 SANITIZE_FLAGS_address := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 SANITIZE_FLAGS_thread  := -O1 -fsanitize=thread -fno-openmp -Wno-source-uses-openmp
+SANITIZE_FLAGS_debug   := -O0 -g -fno-inline
 CXXFLAGS  += $(SANITIZE_FLAGS_$(SANITIZE))
 ifeq ($(SANITIZE)-$(origin CXX),thread-default)
 CXX       := $(if $(shell command -v clang++),clang++,g++)
@@ -121,13 +122,17 @@ code_for    = -gencode arch=compute_$(1)$(comma)code=sm_$(1)
 GENCODE     = $(if $(CUDA_ARCH),$(call code_for,$(CUDA_ARCH)),$(foreach a,80 90 120,$(call code_for,$(a))) \
     -gencode arch=compute_90$(comma)code=compute_90)
 # -ftz=true: exp2f without denormals is one instruction (the bf16 attention kernels spill registers without it).
-# Warnings are errors; in attention, spills too.
+# Warnings are errors; in attention, spills too. WERROR= lets them pass: an unknown compiler may have unknown warnings.
+WERROR     ?= -Werror all-warnings
 KERNEL_cuda = $(NVCC) -std=c++20 -O3 -ftz=true $(if $(findstring attention/,$<),-Xptxas -warn-spills) \
-    -Werror all-warnings $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra,-fopenmp \
+    $(WERROR) $(GENCODE) $(filter -I% -D%,$(CPPFLAGS)) -Xcompiler -Wall,-Wextra,-fopenmp \
     $(if $(V),-Xptxas -v) -MMD -MP
 # The toolkit's libraries are found at run time without LD_LIBRARY_PATH.
-CUDA_LIB     = $(abspath $(dir $(shell command -v $(NVCC) 2>/dev/null))../lib64)
-LDLIBS_cuda  = -L$(CUDA_LIB) -Wl,-rpath,$(CUDA_LIB) -lcudart -lcublasLt
+# (A toolkit made of Python packages has lib/ and no libNAME.so, only libNAME.so.13: then that file is named.)
+CUDA_ROOT    = $(abspath $(dir $(shell command -v $(NVCC) 2>/dev/null))..)
+CUDA_LIB     = $(or $(firstword $(wildcard $(CUDA_ROOT)/lib64 $(CUDA_ROOT)/lib)),$(CUDA_ROOT)/lib64)
+cuda_library = $(or $(if $(wildcard $(CUDA_LIB)/lib$(1).so),-l$(1)),$(lastword $(sort $(wildcard $(CUDA_LIB)/lib$(1).so.*))),-l$(1))
+LDLIBS_cuda  = -L$(CUDA_LIB) -Wl,-rpath,$(CUDA_LIB) $(call cuda_library,cudart) $(call cuda_library,cublasLt)
 LDLIBS    += $(LDLIBS_$(BACKEND))
 
 # Communication. `mpicc -show` prints the flags of Open MPI, MPICH and Intel MPI alike; of MPI only the C interface is used, by g++.

@@ -155,6 +155,20 @@ gpu-check:
 deps: setup-test
 	@scripts/deps.sh "$(DEPS)"
 
+# gdb on one CUDA thread: the emulated operation tests with -O0 -g, and gdb on the test cases that TEST names (doctest's pattern), where it is
+# and a person can type; else the command to type. docs/gpu/README.md, "Stepping through one CUDA thread".
+.PHONY: debug sass-check
+TEST      ?=
+DEBUG_OF   = $(if $(filter bf16,$(PRECISION)),bf16,fp32)
+DEBUG_GDB  = EMU_THREADS=1 EMU_ABORT=1 gdb --args build/test-emu-$(DEBUG_OF)-debug $(if $(TEST),-tc="$(TEST)")
+debug: setup-test
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=$(DEBUG_OF) SANITIZE=debug COMM=none -j$(JOBS) build/test-emu-$(DEBUG_OF)-debug
+	@echo '$(DEBUG_GDB)'
+	@if [ -t 0 ] && command -v gdb >/dev/null; then $(DEBUG_GDB); fi
+# The machine code of the kernels' inner loops, counted, against docs/gpu/sass.tsv. Needs nvcc and nvdisasm, no GPU.
+sass-check:
+	@scripts/sass_check.sh build
+
 # Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too, and runs the
 # backend's memory and copies on a stand-in for the CUDA runtime. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
