@@ -47,10 +47,11 @@ size_t alignment(const void* p) {
 }
 
 // Not `accumulate`: the library is told beta with each product and does not choose by it.
-using Key = std::array<size_t, 18>;
+using Key = std::array<size_t, 20>;
 Key key_of(const Matmul& p) {
     return {p.transpose_a, p.transpose_b, p.m, p.n, p.k, p.lda, p.ldb, p.ldd, p.d_is_master, size_t(p.batch), p.batch_a, p.batch_b,
-            p.batch_d, size_t(p.epilogue) * 2 + (p.bias != nullptr), alignment(p.a), alignment(p.b), alignment(p.d), alignment(p.aux)};
+            p.batch_d, size_t(p.epilogue) * 2 + (p.bias != nullptr), alignment(p.a), alignment(p.b), alignment(p.d), alignment(p.aux),
+            alignment(p.bias), alignment(p.bias_gradient)};
 }
 
 template <class T> void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {

@@ -9,7 +9,8 @@
 // Hung partners: the communicator is non-blocking (NCCL 2.14 and later), so the host is never held inside NCCL. It waits
 // for the device through comm_wait_device, under the timeout and the roll call of wait.cpp. One case escapes that: the
 // main thread can be held inside a CUDA call when the queue of launches after a hung collective is full. The watchdog
-// thread notices it and ends this process, and the launcher then ends the others.
+// thread notices it and ends this process, and the launcher then ends the others. It decides from times alone and makes
+// no CUDA call: that could wait for a lock which the held thread has.
 // Compiled by g++ against NCCL's and CUDA's C headers; run without a GPU against test/fakes/fake_nccl.cpp.
 #include <algorithm>
 #include <chrono>
@@ -99,14 +100,14 @@ static void watch() {
         const double patience = comm.timeout_seconds + std::clamp(comm.timeout_seconds, 3.0, WATCHDOG_GRACE_SECONDS), now = comm_clock();
         if (comm.timeout_seconds <= 0 || comm.ending || flights.empty() || now - main_thread_seen < patience) continue;
         const Flight& oldest = flights.front();
-        if (now - oldest.queued < patience || cudaEventQuery(oldest.done) != cudaErrorNotReady) continue;
+        if (now - oldest.queued < patience) continue;
         fprintf(stderr,
-                "error: rank %d: %s of %s of step %lld is not done after %.0f s, "
-                "and the main thread is held inside a CUDA call: another rank is hung, "
+                "error: rank %d: %s of %s of step %lld was queued %.0f s ago, "
+                "and the main thread has not come by for %.0f s, held inside a CUDA call: another rank is hung, "
                 "stopped or lost; "
                 "this rank is ended, and the launcher ends the others\n",
                 comm.rank, oldest.collective, oldest.what.c_str(), static_cast<long long>(oldest.step),
-                now - oldest.queued);
+                now - oldest.queued, now - main_thread_seen);
         _exit(EXIT_FAILED);
     }
 }

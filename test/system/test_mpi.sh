@@ -92,7 +92,7 @@ else
     check lost "error: rank 2: disk of rank 2 is gone"
     check apart "^error: (all ranks answered|rank [01]: MPI)"
     if [[ -x $NCCL ]]; then
-        held="is not done after [0-9]+ s, and the main thread is held inside a CUDA call"
+        held="was queued [0-9]+ s ago, and the main thread has not come by for [0-9]+ s"
         check nccl_held "error: rank [01]: reduce-scatter of h.3 of step 1 $held"
         where="(reduce-scatter of h.3|sum of loss|agreement of stop)"
         check nccl_stopped "error: rank 1 \(.*\) did not answer.*; rank 0 .* at step [0-9]+ in $where"
