@@ -32,8 +32,12 @@ template <int DQK, int DV, bool K_IS_V> struct BackwardQTile {
     static constexpr size_t SMEM = sizeof(bf16) * (OWN + 2 * STAGE) + 4 * sizeof(float) * TERMS;
 };
 
-// Where registers run out, a lane computes its addresses again in every tile.
-template <int DQK> inline constexpr bool KEEP_ROWS = DQK != 128;
+// On sm_120 ptxas needs a few registers more than there are for two of the kernels that follow: they take fewer columns at a time there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+template <int DQK, bool K_IS_V> inline constexpr bool FEWER_COLUMNS = DQK == 192 || (DQK == 64 && !K_IS_V);
+#else
+template <int DQK, bool K_IS_V> inline constexpr bool FEWER_COLUMNS = false;
+#endif
 
 // A warp's own rows as left operands: all of them held in registers (HELD), or read from shared memory at each use.
 template <int D, int M, bool HELD> struct OwnRows {
@@ -85,7 +89,8 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
                                                                         const bf16* k, const bf16* v, PositionBias position_bias, SdpaShape s,
                                                                         int T_pad, float scale) {
     using Tile = BackwardKvTile<DQK, DV, K_IS_V>;
-    constexpr int M = Tile::M, BK = Tile::BK, BQ = Tile::BQ, COLUMNS = Tile::COLUMNS, N = COLUMNS / 8, STAGE = Tile::STAGE, TERMS = Tile::TERMS;
+    constexpr int M = Tile::M, BK = Tile::BK, BQ = Tile::BQ, COLUMNS = FEWER_COLUMNS<DQK, K_IS_V> ? 16 : Tile::COLUMNS, N = COLUMNS / 8;
+    constexpr int STAGE = Tile::STAGE, TERMS = Tile::TERMS;
     bf16 *k_tile = reinterpret_cast<bf16*>(dyn_smem), *v_tile = K_IS_V ? k_tile : k_tile + BK * DQK, *stages = k_tile + Tile::OWN;
     float2* stat_stages = reinterpret_cast<float2*>(stages + 2 * STAGE);
     float* terms = reinterpret_cast<float*>(stat_stages + 2 * BQ);
@@ -116,7 +121,7 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
     OwnRows<DV, M, false> own_v(v_tile + warp * 16 * M * DV, lane);
     SharedAddress first_q = lane_row<DQK>(stages, lane), first_q_b = lane_row_b<DQK>(stages, lane);
     SharedAddress first_do = lane_row<DV>(stages + BQ * DQK, lane), first_do_b = lane_row_b<DV>(stages + BQ * DQK, lane);
-    if constexpr (KEEP_ROWS<DQK>) keep(first_q), keep(first_q_b);
+    if constexpr (DQK != 128) keep(first_q), keep(first_q_b);         // else computed again in every tile: registers are short
     if constexpr (DQK == DV) {                                           // the same, a constant further
         first_do = first_q + BQ * DQK * 2;
         first_do_b = first_q_b + BQ * DQK * 2;
@@ -211,7 +216,7 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq,
     OwnRows<DQK, M, Tile::HELD> own_q(q_tile + warp * 16 * M * DQK, lane);
     OwnRows<DV, M, Tile::HELD> own_do(do_tile + warp * 16 * M * DV, lane);
     SharedAddress first_k = lane_row<DQK>(stages, lane), first_k_b = lane_row_b<DQK>(stages, lane), first_v_b = first_k_b;
-    if constexpr (KEEP_ROWS<DQK>) keep(first_k), keep(first_k_b);
+    if constexpr (DQK != 128 || !K_IS_V) keep(first_k), keep(first_k_b);
     if constexpr (DQK == DV) first_v_b = K_IS_V ? first_k_b : first_k_b + BK * DQK * 2;
     else first_v_b = lane_row_b<DV>(stages + BK * DQK, lane);
     float2 row_stat[M][2];

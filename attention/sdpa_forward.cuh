@@ -13,8 +13,9 @@
 
 template <int DQK, int DV, bool K_IS_V> struct ForwardTile {
     static constexpr int M = 2, BQ = SDPA_WARPS * 16 * M;                // a warp owns M x 16 query rows
-    static constexpr int BK = DQK > 128 ? 32 : DQK == 128 ? 48 : 64;     // keys per stage: 255 registers at 128; 99 KiB (sm_120) at 192
+    static constexpr int BK = DQK >= 128 ? 32 : 64;               // keys per stage: 255 registers at 128; 99 KiB (sm_120) at 192
     static constexpr bool Q_IN_REGISTERS = DQK <= 64;                    // above, O and S need the registers
+    static constexpr bool KEEP = DQK < 128;                              // addresses in registers; above, computed again in every tile
     static constexpr int STAGE = BK * (K_IS_V ? DQK : DQK + DV);         // elements
     static constexpr size_t SMEM = sizeof(bf16) * (BQ * DQK + 2 * STAGE) + sizeof(float) * 2 * (BQ + BK);
 };
@@ -56,11 +57,17 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, flo
     TileCopy<BK, DQK> k_copy(stages, k, 0, s.k_row);
     TileCopy<BK, DV> v_copy(stages + BK * DQK, v, 0, s.v_row);
     auto load_stage = [&](int tile) {                                    // called for 0, 1, 2, ...
-        k_copy.start(tile % 2 * STAGE_BYTES, T, s.k_row);
-        k_copy.go_down(s.k_row);
-        if constexpr (!K_IS_V) {
-            v_copy.start(tile % 2 * STAGE_BYTES, T, s.v_row);
-            v_copy.go_down(s.v_row);
+        if constexpr (Tile::KEEP || K_IS_V) {
+            k_copy.start(tile % 2 * STAGE_BYTES, T, s.k_row);
+            k_copy.go_down(s.k_row);
+            if constexpr (!K_IS_V) {
+                v_copy.start(tile % 2 * STAGE_BYTES, T, s.v_row);
+                v_copy.go_down(s.v_row);
+            }
+        } else {                                                         // no register left for the pointers
+            bf16* stage = stages + tile % 2 * STAGE;
+            load_tile<BK, DQK>(stage, k, tile * BK, T, s.k_row);
+            if constexpr (!K_IS_V) load_tile<BK, DV>(stage + BK * DQK, v, tile * BK, T, s.v_row);
         }
         cp_async_commit();
         if (!biased) return;
@@ -71,8 +78,7 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, flo
     load_stage(0);
     const SharedAddress q_row = lane_row<DQK>(q_tile + warp * 16 * M * DQK, lane);
     SharedAddress first_k_row = lane_row_b<DQK>(stages, lane), first_v_row = lane_row<DV>(K_IS_V ? stages : stages + BK * DQK, lane);
-    keep(first_k_row);
-    keep(first_v_row);
+    if constexpr (Tile::KEEP) keep(first_k_row), keep(first_v_row);
 
     uint32_t q_part[Tile::Q_IN_REGISTERS ? DQK / 16 : 1][M][4];
     float out[M][DV / 8][4] = {}, row_max[M][2], row_sum[M][2] = {};     // rows g and g + 8 of each 16

@@ -24,7 +24,11 @@
 // All `volatile` with a memory clobber where they touch memory: the compiler must not move shared-memory accesses across them.
 using SharedAddress = uint32_t;
 __device__ __forceinline__ SharedAddress shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
-__device__ __forceinline__ void keep(SharedAddress& address) { asm volatile("" : "+r"(address)); }
+__device__ __forceinline__ void keep([[maybe_unused]] SharedAddress& address) {
+#if __CUDA_ARCH__ < 1200                         // there the registers are taken: attention's kernels spill with it
+    asm volatile("" : "+r"(address));
+#endif
+}
 
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
