@@ -99,7 +99,7 @@ cudaStream_t compute_stream() { return stream; }
 // Copies to the device pass through a ring of page-locked buffers, so that the caller may change its memory at once and the
 // host can continue: cudaMemcpyAsync from ordinary memory would first wait for the work queued before it [CUDA Runtime API,
 // "API synchronization behavior"]. The host waits only if a buffer's last copy, RING_BUFFERS copies ago, has not been made
-// yet. So it is never further ahead than four micro-batches of tokens and targets.
+// yet. So it is never further ahead than two to three micro-batches of tokens, targets and sorted tokens (embedding.cu).
 constexpr size_t RING_BYTES = size_t(1) << 20;
 constexpr int RING_BUFFERS = 8;
 struct RingBuffer { void* memory; cudaEvent_t copied; };
