@@ -5,26 +5,29 @@
 
 namespace {
 constexpr int MAX_THREADS = 512;
-constexpr float LOWEST = -2e38f;                             // not -infinity: LOWEST - LOWEST is 0, not NaN; finite times log2(e), too
-constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float LOWEST = -2e38f;                             // not -infinity: LOWEST - LOWEST is 0, not NaN
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-// The running maximum and the sum of exp(x - maximum): one read instead of two [Milakov & Gimelshein 2018, alg. 3].
+// The running maximum, in units of log2, and the sum of exp(x - maximum): one read instead of two [Milakov & Gimelshein 2018, alg. 3].
+// `max` is the largest logit times log2(e), rounded; that all take off this same number, the rounded one, makes its rounding cancel.
 struct MaxAndSum { float max, sum; };
-__device__ __forceinline__ float exp_of(float x, float max_log2) { return exp2f(x * LOG2_E - max_log2); }       // one multiply-add, one exp2
+__device__ __forceinline__ float exp_of(float x, float max) { return exp2f(fmaf(x, LOG2_E, -max)); }
 __device__ __forceinline__ MaxAndSum combine(MaxAndSum a, MaxAndSum b) {
     float m = fmaxf(a.max, b.max);
-    return {m, a.sum * expf(a.max - m) + b.sum * expf(b.max - m)};
+    return {m, a.sum * exp2f(a.max - m) + b.sum * exp2f(b.max - m)};
 }
 
 // N logits of which the first `real` count; ALL: all of them, known at compile time.
 template <int N, bool ALL> __device__ __forceinline__ void add_logits(MaxAndSum& mine, const floatX* x, int real) {
-    float logits[N], top = mine.max;
+    float logits[N];
     load_floats(logits, x);
+    float top = logits[0];
 #pragma unroll
-    for (int i = 0; i < N; i++) if (ALL || i < real) top = fmaxf(top, logits[i]);
-    float sum = mine.sum * exp_of(mine.max, top * LOG2_E);
+    for (int i = 1; i < N; i++) if (ALL || i < real) top = fmaxf(top, logits[i]);
+    top = fmaxf(mine.max, top * LOG2_E);
+    float sum = mine.sum * exp2f(mine.max - top);
 #pragma unroll
-    for (int i = 0; i < N; i++) if (ALL || i < real) sum += exp_of(logits[i], top * LOG2_E);
+    for (int i = 0; i < N; i++) if (ALL || i < real) sum += exp_of(logits[i], top);
     mine = {top, sum};
 }
 
@@ -36,7 +39,7 @@ template <int N> __device__ MaxAndSum row_statistics(const floatX* x, int V, Max
     for (; v + N <= V; v += stride) add_logits<N, true>(mine, x + v, N);
     if (v < V) add_logits<N, false>(mine, x + v, V - v);     // the vector that padding begins in
     float top = warp_max(mine.max);
-    float sum = warp_sum(mine.sum * expf(mine.max - top));
+    float sum = warp_sum(mine.sum * exp2f(mine.max - top));
     if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = {top, sum};
     __syncthreads();
     MaxAndSum all = shared[0];
@@ -63,16 +66,19 @@ crossentropy_kernel(float* losses, floatX* logits, const int* targets, int V, in
     const bool owns_target = target / N % int(blockDim.x) == int(threadIdx.x);
     const float target_logit = owns_target ? float(x[target]) : 0.0f;                   // before it is overwritten, by this thread
     MaxAndSum all = row_statistics<N>(x, V, shared);
-    if (owns_target) losses[row] = logf(all.sum) + all.max - target_logit;
+    if (owns_target) {                                       // -ln p: as a quotient, which is exactly 1 for a lone column, unless it overflows
+        const float log2_of = fmaf(target_logit, LOG2_E, -all.max);
+        losses[row] = log2_of > -60 ? logf(all.sum / exp2f(log2_of)) : LN_2 * (log2f(all.sum) - log2_of);
+    }
     if (!write_gradient) return;
-    const float factor = scale / all.sum, top = all.max * LOG2_E;
+    const float factor = scale / all.sum;
     int v = (Vp - 1) / stride * stride + first;              // the thread's last vector, or behind it
     for (; v >= 0 && v + N > V; v -= stride) {               // padding, wholly or in part
         if (v >= Vp) continue;
         float g[N];
         load_floats(g, x + v);
 #pragma unroll
-        for (int i = 0; i < N; i++) g[i] = v + i < V ? exp_of(g[i], top) * factor : 0.0f;
+        for (int i = 0; i < N; i++) g[i] = v + i < V ? exp_of(g[i], all.max) * factor : 0.0f;
         store_floats(x + v, g);
     }
 #pragma unroll 2
@@ -80,10 +86,10 @@ crossentropy_kernel(float* losses, floatX* logits, const int* targets, int V, in
         float g[N];
         load_floats(g, x + v);
 #pragma unroll
-        for (int i = 0; i < N; i++) g[i] = exp_of(g[i], top) * factor;
+        for (int i = 0; i < N; i++) g[i] = exp_of(g[i], all.max) * factor;
         store_floats(x + v, g);
     }
-    if (owns_target) x[target] = floatX(exp_of(target_logit, top) * factor - scale);
+    if (owns_target) x[target] = floatX(exp_of(target_logit, all.max) * factor - scale);
 }
 
 void run(floatM* losses, floatX* logits, const int* targets, size_t rows, int V, int Vp, floatM scale, bool write_gradient) {

@@ -92,9 +92,9 @@ TEST_CASE("cross-entropy: rows longer than a block reads at once, the maximum la
     const size_t rows = 3;
     const int V = 9001, Vp = 9088;
     auto logits = normal_vector<floatX>(rows * Vp, 1, 2);
-    logits[0] = floatX(40.0f);                               // the first column, then one late, then none outstanding
+    logits[0] = floatX(90.0f);                               // the first column, far above the target; then one late; then none outstanding
     logits[Vp + V - 1] = floatX(40.0f);
-    for (size_t r = 0; r < rows; r++) for (int v = V; v < Vp; v++) logits[r * Vp + size_t(v)] = floatX(100.0f);
+    for (size_t r = 0; r < rows; r++) for (int v = V; v < Vp; v++) logits[r * Vp + size_t(v)] = floatX(200.0f);
     std::vector<int> targets{7, V - 1, 4500};
     DX L(logits);
     DI Tg(targets);
