@@ -63,8 +63,8 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     LinearShape in = linear_shape(l.rows(), c.C, qkv_width(c)), out = linear_shape(l.rows(), c.NH * c.HS, c.C);
     linear_backward_weight(l.dw[WO], l.dw[BO], dout, l.save(O), out, l.accumulate);
     linear_backward_input(l.grad(DO), dout, l.w[WO], out);
-    sdpa_backward(dq, dk, dv, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate);
-    if (l.rope) rope_backward(dq, dq, l.rope, rope_shape(l));
+    sdpa_backward(dq, dk, dv, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate,
+                  l.rope);                                               // dQ, dK: before the rotation, where there is one
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
 }

@@ -97,12 +97,12 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
         rope_backward(d_o, d_o, l.rope, heads, false, true);
         o = l.grad(OHAT);
     }
-    sdpa_backward(dq, dk, dv, l.dp, l.da, d_o, o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate);
+    sdpa_backward(dq, dk, dv, l.dp, l.da, d_o, o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate,
+                  rope_on_value_and_output(c) ? l.rope : nullptr);                 // vo: dQ and dV are those before the rotation
     if (rope_on_key(c)) {
         rope_backward(dq, dq, l.rope, rope_shape(l, c.NH, row, row));
         rope_backward(dv, dk, l.rope, rope_shape(l, c.NKV, v_width, row), true);
     }
-    if (rope_on_value_and_output(c)) rope_backward(dq, dq, l.rope, rope_shape(l, c.NH + c.NKV, row, row));
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);
     linear_backward_input(dx, dq, l.w[WQ], in);
 }

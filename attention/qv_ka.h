@@ -108,11 +108,8 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     floatX *dq = l.grad(DQV), *dv = dq + q_width, *dk = l.grad(DK);
     linear_backward_weight(l.dw[WO], l.dw[BO], dout, l.save(O), out, l.accumulate);
     linear_backward_input(l.grad(DO), dout, l.w[WO], out);
-    sdpa_backward(dq, dk, dv, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), q, l.save(K), v, l.bias, sdpa_shape(l), l.accumulate);
-    if (l.rope) {
-        rope_backward(dq, dq, l.rope, rope_shape(l, c.NH, q_width + v_width));
-        rope_backward(dk, dk, l.rope, rope_shape(l, c.NKV, v_width));
-    }
+    sdpa_backward(dq, dk, dv, l.dp, l.da, l.grad(DO), l.save(O), l.save_master(LSE), q, l.save(K), v, l.bias, sdpa_shape(l), l.accumulate,
+                  l.rope);                                               // dQ, dK: before the rotation, where there is one
     linear_backward_weight(l.dw[WK] + c.own[D_CTX], nullptr, dk, v, key_from_value(l), l.accumulate);
     linear_backward_input(dv, dk, l.w[WK] + c.own[D_CTX], key_from_value(l), true);          // dV = P^T dO + dK_g B_g
     linear_backward_weight(l.dw[WQ], l.dw[BQ], dq, x, in, l.accumulate);

@@ -358,7 +358,8 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
 }
 
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
-                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate) {
+                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
+                   const floatM* rope) {
     const Problem p = problem(s, bias);
     const SharedSizes n = backward_sizes(p);
     shared.reserve(total(n));
@@ -381,6 +382,7 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
             }
     if (w.dk_heads) sum_heads_of_groups(w, p);
     if (w.by_row) sum_bias_gradients(dp, da, w.by_row, s, accumulate);
+    if (rope) rotate_back(dq, dk, rope, s);
 }
 
 std::string sdpa_refusal(int, int) { return ""; }

@@ -80,7 +80,8 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
 }
 
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
-                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate) {
+                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
+                   const floatM* rope) {
     check_shape(s);
     const bool k_is_v = dk == dv;
     ensure(!k_is_v || (k == v && s.d_qk == s.d_v && s.k_row == s.v_row), "sdpa_backward: dk and dv are one tensor, k and v are not");
@@ -89,7 +90,7 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
     const size_t rows = size_t(s.B) * s.NH * T_pad, most_tiles = ceil_div(size_t(s.T), SIMT_OWN);
     float2* stats = static_cast<float2*>(device_scratch(sdpa_scratch_bytes(s, bias.kind)));
     float2* partials = stats + rows;
-    const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v, dout, dq, dk, dv);
+    const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v, dout, dq, dk, dv, rope);
     launch(aligned && s.d_v % PACK == 0 ? sdpa_delta_kernel<PACK> : sdpa_delta_kernel<1>, grid_size(rows * DELTA_LANES, SDPA_THREADS), SDPA_THREADS, 0)(
         stats, o, dout, lse, s, T_pad, scale);
     int bias_tiles = 0;                              // blocks per head that left a partial sum of the bias's gradients
@@ -100,9 +101,9 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
         using KvTile = BackwardKvTile<Size::d_qk, Size::d_v, Size::k_is_v>;
         using QTile = BackwardQTile<Size::d_qk, Size::d_v, Size::k_is_v>;
         launch(sdpa_backward_kv_kernel<Size::d_qk, Size::d_v, Size::k_is_v>, grid(s.T, KvTile::BK, s.NKV, s.B), SDPA_THREADS, KvTile::SMEM)(
-            dk, dv, dout, stats, q, k, v, bias, s, T_pad, scale);
+            dk, dv, dout, stats, q, k, v, bias, s, T_pad, scale, rope);
         launch(sdpa_backward_q_kernel<Size::d_qk, Size::d_v, Size::k_is_v>, grid(s.T, QTile::BQ, s.NH, s.B), SDPA_THREADS, QTile::SMEM)(
-            dq, partials, dout, stats, q, k, v, bias, s, T_pad, scale);
+            dq, partials, dout, stats, q, k, v, bias, s, T_pad, scale, rope);
         bias_tiles = int(ceil_div(size_t(s.T), QTile::BQ));
     });
 #endif
@@ -113,6 +114,7 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
         launch(sdpa_simt_q_kernel, grid(s.T, SIMT_OWN, s.NH, s.B), SDPA_THREADS, simt_smem(s))(dq, partials, dout, stats, q, k, v, bias, s, T_pad,
                                                                                              scale);
         bias_tiles = int(most_tiles);
+        if (rope) rotate_back(dq, dk, rope, s);
     }
     if (bias.kind == BiasKind::power)
         launch(sdpa_bias_gradient_kernel, unsigned(s.NH), 32, 0)(dp, da, partials, bias, s.B, s.NH, bias_tiles, int(accumulate));

@@ -87,7 +87,7 @@ __device__ __forceinline__ void score_products(float (&s)[M][N][4], float (&dp)[
 template <int DQK, int DV, bool K_IS_V>
 __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk, bf16* dv, const bf16* dout, const float2* stats, const bf16* q,
                                                                         const bf16* k, const bf16* v, PositionBias position_bias, SdpaShape s,
-                                                                        int T_pad, float scale) {
+                                                                        int T_pad, float scale, const float* rope) {
     using Tile = BackwardKvTile<DQK, DV, K_IS_V>;
     constexpr int M = Tile::M, BK = Tile::BK, BQ = Tile::BQ, COLUMNS = FEWER_COLUMNS<DQK, K_IS_V> ? 16 : Tile::COLUMNS, N = COLUMNS / 8;
     constexpr int STAGE = Tile::STAGE, TERMS = Tile::TERMS;
@@ -166,6 +166,7 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
         }
     }
     if (row0 >= T) return;
+    rotate_rows_back<DQK>(dk_sum, rope, row0, T, lane);
     store_rows<DQK, M>(dk + size_t(b) * T * s.k_row + size_t(kv) * DQK, row0, T, s.k_row, k_tile + warp * 16 * M * DQK, dk_sum, lane);
     if constexpr (!K_IS_V)
         store_rows<DV, M>(dv + size_t(b) * T * s.v_row + size_t(kv) * DV, row0, T, s.v_row, v_tile + warp * 16 * M * DV, dv_only, lane);
@@ -176,7 +177,7 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
 template <int DQK, int DV, bool K_IS_V>
 __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq, float2* bias_partials, const bf16* dout, const float2* stats,
                                                                        const bf16* q, const bf16* k, const bf16* v, PositionBias position_bias,
-                                                                       SdpaShape s, int T_pad, float scale) {
+                                                                       SdpaShape s, int T_pad, float scale, const float* rope) {
     using Tile = BackwardQTile<DQK, DV, K_IS_V>;
     constexpr int M = Tile::M, BQ = Tile::BQ, BK = Tile::BK, COLUMNS = Tile::COLUMNS, N = COLUMNS / 8, STAGE = Tile::STAGE, TERMS = Tile::TERMS;
     bf16 *q_tile = reinterpret_cast<bf16*>(dyn_smem), *do_tile = q_tile + BQ * DQK, *stages = q_tile + Tile::OWN;
@@ -252,7 +253,10 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq,
             accumulate_rows<DQK>(dq_sum, ds, first_k + k_offset);
         }
     }
-    if (row0 < T) store_rows<DQK, M>(dq + size_t(b) * T * s.q_row + size_t(h) * DQK, row0, T, s.q_row, q_tile + warp * 16 * M * DQK, dq_sum, lane);
+    if (row0 < T) {
+        rotate_rows_back<DQK>(dq_sum, rope, row0, T, lane);
+        store_rows<DQK, M>(dq + size_t(b) * T * s.q_row + size_t(h) * DQK, row0, T, s.q_row, q_tile + warp * 16 * M * DQK, dq_sum, lane);
+    }
     if (position_bias.kind == BiasKind::power)
         store_bias_partial(bias_partials + (size_t(b) * s.NH + h) * gridDim.x + block, bias_sum, 1.0f / scale, terms);
 }

@@ -63,7 +63,8 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
 }
 
 void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
-                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate) {
+                   const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
+                   const floatM* rope) {
     const floatM scale = floatM(1 / std::sqrt(double(s.d_qk)));
     const int group = s.NH / s.NKV;
     const bool power = bias.kind == BiasKind::power;
@@ -120,6 +121,8 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
             da[h] += da_sum[size_t(b) * s.NH + h];
         }
     }
+    // forward read q = R_t q' and k = R_t k', rotations, so dq' = R_{-t} dq and dk' = R_{-t} dk
+    if (rope) rotate_back(dq, dk, rope, s);
 }
 
 std::string sdpa_refusal(int, int) { return ""; }

@@ -149,6 +149,26 @@ template <Rows ROWS, int M, int N> __device__ __forceinline__ void mask_diagonal
     each<M, N, 4>([&](int m, int n, int i) { if (distance + distance_of<ROWS>(m, n, i) < 0) score[m][n][i] = -INFINITY; });
 }
 
+// Rows row0 + r of C rotated back by R_{-t} [rope.h]: element i with i + D / 2, which lie in the same lane, D / 16 tiles apart; `table` is
+// rope.h's, its row t = row0 + r. A lane reads cos and sin of two neighbouring elements at once. Null: nothing happens.
+template <int D, int M> __device__ __forceinline__ void rotate_rows_back(float (&c)[M][D / 8][4], const float* table, int row0, int T, int lane) {
+    if (!table) return;
+    each<M, 2>([&](int m, int half) {
+        const int row = row0 + m * 16 + half * 8 + lane / 4;
+        if (row >= T) return;
+        const float* angles = table + size_t(row) * D + lane % 4 * 4;
+        each<D / 16>([&](int n) {
+            const float4 angle = *reinterpret_cast<const float4*>(angles + n * 16);          // cos, sin, cos, sin
+            each<2>([&](int i) {
+                float &x = c[m][n][2 * half + i], &y = c[m][n + D / 16][2 * half + i];
+                const float cosine = i ? angle.z : angle.x, sine = i ? angle.w : angle.y, first = x * cosine + y * sine;
+                y = y * cosine - x * sine;
+                x = first;
+            });
+        });
+    });
+}
+
 // A warp's 16 M finished rows to global memory, through its own part of shared memory so that stores are 16 bytes wide.
 // `stage` (16 M rows of D) must belong to this warp alone by now; rows row0 + r >= T are left out.
 template <int D, int M> __device__ __forceinline__ void store_rows(bf16* matrix, int row0, int T, size_t stride, bf16* stage,

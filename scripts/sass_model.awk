@@ -48,7 +48,10 @@ END {
     forward = passes_ms(forward_tiles, cycles["attention forward " kind])
     kv = passes_ms(steps, cycles["attention backward kv " kind] + cycles["attention backward kv, around " kind] / 2)
     q = passes_ms(steps, cycles["attention backward q " kind] + cycles["attention backward q, around " kind] / 2)
-    delta = bytes_ms(2 * 2 * ROWS * C * L)
+    # Outside the loops: dQ and dK rotated back before they are stored, about 190 instructions for 32 rows of a head (the kernels' whole
+    # counts with and without it: 191 and 184), and the kernel of D = rowsum(dO * O).
+    rotation = passes_ms(2 * heads * T / 32, 190)
+    delta = bytes_ms(2 * 2 * ROWS * C * L) + rotation
     flops = 4 * 64 * T * T / 2 * heads
     printf "Predicted, not measured (scripts/sass_model.awk says how): 124M, B %d, T %d, %s, one H200\n\n| part of a step | ms | bound by |\n|---|---:|---|\n", B, T, kind
     line("matrix products", 79.7, "assumed: 610 TFLOP/s")
@@ -61,7 +64,8 @@ END {
     issue = elements_ms(n, an_element("layernorm backward")) * (2 * L + 1)
     line("layernorm backward", longer(issue, bytes_ms(8 * n) * (2 * L + 1)), issue > bytes_ms(8 * n) * (2 * L + 1) ? "instructions" : "memory")
     line("residual and layernorm forward", longer(elements_ms(n, an_element("layernorm forward")) * (2 * L + 1), bytes_ms(8 * n) * 2 * L + bytes_ms(4 * n)), "memory")
-    line("rope", bytes_ms(8 * n) * L * 2 + bytes_ms(ROWS * 64 * 4) * L * 2, "memory")
+    # Q and K (or V) forward, 8 bytes for two elements read and written; QV's `vo` form also O forward, and O and dO in the backward.
+    line("rope", bytes_ms((kind == "qv" ? 20 : 8) * n) * L + bytes_ms(ROWS * 64 * 4) * L * (kind == "qv" ? 4 : 1), "memory")
     line("embedding", bytes_ms(6 * n) + bytes_ms(8 * PARAMETERS / 3), "memory")
     line("AdamW and norm", longer(elements_ms(PARAMETERS, an_element("AdamW")), bytes_ms(30 * PARAMETERS)) + bytes_ms(4 * PARAMETERS), "memory")
     line("launches", 0.9, "assumed")

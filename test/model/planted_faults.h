@@ -12,8 +12,9 @@ inline const floatM* target = nullptr;                       // whose weight gra
 
 inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout,
                           const floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
-                          const PositionBias& bias, const SdpaShape& s, bool accumulate) {
-    ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate);
+                          const PositionBias& bias, const SdpaShape& s, bool accumulate,
+                          const floatM* rope = nullptr) {
+    ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate, rope);
     if (fault != dq_of_sdpa) return;
     for (size_t r = 0; r < size_t(s.B) * s.T; r++)
         for (int i = 0; i < s.NH * s.d_qk; i++) dq[r * s.q_row + i] *= floatX(1.01);

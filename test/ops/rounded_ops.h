@@ -156,8 +156,9 @@ inline void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* 
 }
 inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout,
                           const floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
-                          const PositionBias& bias, const SdpaShape& s, bool accumulate) {
-    if (!rounding) return ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate);
+                          const PositionBias& bias, const SdpaShape& s, bool accumulate,
+                          const floatM* rope = nullptr) {
+    if (!rounding) return ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate, rope);
     const float scale = 1 / std::sqrt(float(s.d_qk));
     std::vector<float> P(size_t(s.T)), dP(size_t(s.T));
     if (bias.kind == BiasKind::power && !accumulate) for (int h = 0; h < s.NH; h++) dp[h] = da[h] = 0;
@@ -197,6 +198,10 @@ inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM
                 for (int x = 0; x < s.d_qk && dk != dv; x++) dk[row * s.k_row + kv * s.d_qk + x] = stored(k_sum[x]);
             }
         }
+    if (!rope) return;
+    const size_t d = size_t(s.d_qk);
+    rope_backward(dq, dq, rope, {s.B, s.T, s.NH, s.d_qk, s.q_row, d, s.q_row, d});
+    rope_backward(dk, dk, rope, {s.B, s.T, s.NKV, s.d_qk, s.k_row, d, s.k_row, d});
 }
 
 // ---- the update works on fp32 master weights, as it does in bf16 builds; the model reads them rounded

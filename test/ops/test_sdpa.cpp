@@ -30,12 +30,20 @@ constexpr double EPS = sizeof(floatX) == 2 ? 0x1p-8 : sizeof(floatX) == 4 ? 0x1p
 constexpr double EPS_ARITHMETIC = sizeof(floatM) == 8 ? 0x1p-53 : 0x1p-24;
 
 enum class Layout { fused, separate };                   // q, k, v in one row as from one projection; or three tensors
-struct Case { int B, T, NH, NKV, d_qk, d_v; bool k_is_v = false; BiasKind bias = BiasKind::none; Layout layout = Layout::fused; };
+// rotated: dq and dk are to be those of q and k before they were rotated.
+struct Case {
+    int B, T, NH, NKV, d_qk, d_v;
+    bool k_is_v = false;
+    BiasKind bias = BiasKind::none;
+    Layout layout = Layout::fused;
+    bool rotated = false;
+};
+constexpr double THETA = 100;                            // angles well apart at these short lengths
 
 std::string name(const Case& c) {
     const char* bias[] = {"no bias", "alibi", "power"};
-    return format("B %d T %d NH %d NKV %d d_qk %d d_v %d%s, %s, %s rows", c.B, c.T, c.NH, c.NKV, c.d_qk, c.d_v, c.k_is_v ? " K==V" : "",
-                  bias[int(c.bias)], c.layout == Layout::fused ? "fused" : "separate");
+    return format("B %d T %d NH %d NKV %d d_qk %d d_v %d%s, %s, %s rows%s", c.B, c.T, c.NH, c.NKV, c.d_qk, c.d_v, c.k_is_v ? " K==V" : "",
+                  bias[int(c.bias)], c.layout == Layout::fused ? "fused" : "separate", c.rotated ? ", rotated" : "");
 }
 
 // Where q, k, v (and dq, dk, dv) lie in one allocation of `size` elements.
@@ -63,6 +71,16 @@ Inputs make_inputs(const Case& c, const Placement& at) {
         in.slope.push_back(floatM(std::exp2(-1.0 - h)));
     }
     return in;
+}
+
+// R_{-t} x of a row at position t [rope.h], each operation's result rounded: what a rotation after attention reads and writes.
+template <class Real, class Round> void rotate_row_back(const Case& c, Real* x, int t, Round round) {
+    for (int i = 0; c.rotated && i < c.d_qk / 2; i++) {
+        const double angle = t * std::pow(THETA, -2.0 * i / c.d_qk);
+        const Real cosine = Real(std::cos(angle)), sine = Real(std::sin(angle)), a = round(x[i]), b = round(x[i + c.d_qk / 2]);
+        x[i] = a * cosine + b * sine;
+        x[i + c.d_qk / 2] = b * cosine - a * sine;
+    }
 }
 
 // The textbook's formulas, in Real arithmetic; round(x) is applied to every matrix that such an implementation would store.
@@ -128,15 +146,19 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                     }
                     r.dp_scale[h] += row_p * row_p;
                     r.da_scale[h] += row_a * row_a;
+                    rotate_row_back(c, dq.data(), i, round);
                     for (int x = 0; x < c.d_qk; x++) r.dqkv[row(at.q, s.q_row, i, h, c.d_qk) + x] = double(round(dq[x]));
                 }
             }
             for (int t = 0; t < c.T; t++) {
                 const size_t token = size_t(b) * c.T + t, k_row = at.k + token * s.k_row + size_t(kv) * c.d_qk;
                 const size_t v_row = at.v + token * s.v_row + size_t(kv) * c.d_v;
-                for (int x = 0; x < c.d_v; x++)
-                    r.dqkv[v_row + x] = double(round(dv[size_t(t) * c.d_v + x] + (c.k_is_v ? dk[size_t(t) * c.d_qk + x] : Real(0))));
-                for (int x = 0; x < c.d_qk && !c.k_is_v; x++) r.dqkv[k_row + x] = double(round(dk[size_t(t) * c.d_qk + x]));
+                Real *dk_t = &dk[size_t(t) * c.d_qk], *dv_t = &dv[size_t(t) * c.d_v];
+                if (c.k_is_v)
+                    for (int x = 0; x < c.d_v; x++) dk_t[x] = dv_t[x] += dk_t[x];
+                rotate_row_back(c, dk_t, t, round);
+                for (int x = 0; x < c.d_v; x++) r.dqkv[v_row + x] = double(round(c.k_is_v ? dk_t[x] : dv_t[x]));
+                for (int x = 0; x < c.d_qk && !c.k_is_v; x++) r.dqkv[k_row + x] = double(round(dk_t[x]));
             }
         }
     for (int h = 0; h < c.NH; h++) r.dp_scale[h] = std::sqrt(r.dp_scale[h]), r.da_scale[h] = std::sqrt(r.da_scale[h]);
@@ -170,8 +192,12 @@ Outputs run_sdpa(const Case& c, const Placement& at, const Inputs& in, bool accu
     if (c.bias == BiasKind::alibi) bias.slope = slope.p;
     if (c.bias == BiasKind::power) bias.p = p.p, bias.a = a.p;
     sdpa_forward(o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s);
+    std::vector<floatM> angles(size_t(c.T) * c.d_qk);
+    rope_table(angles.data(), c.T, c.d_qk, THETA);
+    Device<floatM> rope(angles);
     sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q,
-                  qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate);
+                  qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate,
+                  c.rotated ? rope.p : nullptr);
     return {o.host(), dqkv.host(), lse.host(), dp.host(), da.host()};
 }
 
@@ -283,6 +309,17 @@ TEST_CASE("sdpa with grouped heads and more than one sequence") {
         check({2, 33, 4, 2, 6, 6, true, bias, Layout::fused});
         check({2, 131, 6, 2, 48, 32, false, bias, Layout::separate});
     }
+}
+
+// Gradients of what was rotated: in registers on tensor cores, by rope_backward afterwards elsewhere. Rows past the end have no angles.
+TEST_CASE("sdpa's gradients before the rotation") {
+    struct { int d_qk, d_v; } sizes[] = {{32, 32}, {48, 32}, {64, 64}, {96, 96}, {128, 128}, {192, 128}, {6, 6}};
+    for (auto [d_qk, d_v] : sizes)
+        for (bool k_is_v : {false, true}) {
+            if (k_is_v && d_qk != d_v) continue;
+            check({2, 37, 4, 2, d_qk, d_v, k_is_v, BiasKind::none, k_is_v ? Layout::fused : Layout::separate, true});
+            if (!SHORT_RUN && d_qk <= 64) check({1, 150, 1, 1, d_qk, d_v, k_is_v, BiasKind::alibi, Layout::fused, true});
+        }
 }
 
 // A row of a tensor that is not 16-byte aligned: the tensor-core kernels cannot read it, the plain ones must take over.
