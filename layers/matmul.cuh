@@ -1,6 +1,8 @@
 // One matrix product behind `linear` on the GPU. Defined by matmul_cublaslt.cu (BACKEND=cuda) or matmul_plain.cu (BACKEND=emu);
 // the Makefile links one.
 #pragma once
+#include <string>
+
 #include "layers/cuda_common.cuh"
 
 enum class Epilogue {
@@ -34,6 +36,8 @@ struct Matmul {
 // At start-up: what the library allocates, so that nothing is allocated later; and how much device memory that is.
 void matmul_start();
 size_t matmul_workspace_bytes();
+// backend_keep_choices (backend.h)
+std::string matmul_keep_choices(const std::string& path);
 
 // False, and nothing done, when this product cannot be had with its epilogue; with Epilogue::none it is always done.
 bool matmul(const Matmul& p);

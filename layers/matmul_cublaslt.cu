@@ -2,18 +2,23 @@
 // cuBLASLt is column-major: a row-major (r, c) matrix is its column-major (c, r) transpose, so D = op(A) op(B) is asked for as
 // D^T = op(B)^T op(A)^T: the operands change places, the transpose flags stay. The epilogue's bias runs along D^T's rows, which are
 // D's columns, as wanted.
-// The algorithm is cuBLASLt's first proposal, the same every time on the same device and library, so that a run can be repeated bit
-// for bit. MATMUL_TUNE=1 in the environment times all proposals when a shape first comes up and keeps the fastest: another run may
-// then keep another one and round differently. Nothing is allocated on the device after matmul_start.
+// The algorithm is cuBLASLt's first proposal, the same every time on the same device and library, so that a run can be
+// repeated bit for bit. MATMUL_TUNE=1 in the environment times all proposals when a shape first comes up and keeps the
+// fastest: another run may then keep another one and round differently. Either way the trainer keeps the choices in a file
+// of the run (matmul_keep_choices), and a resumed run takes them from there, whatever MATMUL_TUNE says now.
+// Nothing is allocated on the device after matmul_start.
 #include <cublasLt.h>
 
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 
 #include "layers/matmul_plain.cuh"
 #include "runtime/device/backend.h"
+#include "runtime/run/files.h"
+#include "runtime/run/matmul_choices.h"
 
 namespace {
 constexpr size_t WORKSPACE_BYTES = size_t(32) << 20;         // what NVIDIA recommends for Hopper
@@ -30,6 +35,8 @@ struct Library {
     cublasLtHandle_t handle = nullptr;
     void* workspace = nullptr;
 } library;
+MatmulChoices choices;
+bool may_time = true;                                        // false: no place to keep a choice
 
 // Everything found out about one shape. `usable` false: cuBLASLt has no algorithm for it.
 struct Plan {
@@ -47,7 +54,7 @@ size_t alignment(const void* p) {
 }
 
 // Not `accumulate`: the library is told beta with each product and does not choose by it.
-using Key = std::array<size_t, 20>;
+using Key = MatmulKey;
 Key key_of(const Matmul& p) {
     return {p.transpose_a, p.transpose_b, p.m, p.n, p.k, p.lda, p.ldb, p.ldd, p.d_is_master, size_t(p.batch), p.batch_a, p.batch_b,
             p.batch_d, size_t(p.epilogue) * 2 + (p.bias != nullptr), alignment(p.a), alignment(p.b), alignment(p.d), alignment(p.aux),
@@ -120,7 +127,23 @@ int fastest(const Plan& plan, const Matmul& p, const Proposals& proposals, int c
     return best;
 }
 
-Plan make_plan(const Matmul& p) {
+static_assert(sizeof(MatmulAlgorithm) == sizeof(cublasLtMatmulAlgo_t));
+
+// The run's own choice, if it has one and the library still takes it.
+bool take_kept(Plan& plan, const Key& key) {
+    const auto kept = choices.algorithm.find(key);
+    if (kept == choices.algorithm.end()) return false;
+    memcpy(&plan.algorithm, kept->second.data(), sizeof plan.algorithm);
+    cublasLtMatmulHeuristicResult_t result;
+    if (cublasLtMatmulAlgoCheck(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, &plan.algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+        result.workspaceSize <= WORKSPACE_BYTES)
+        return true;
+    fprintf(stderr, "%s: the library refuses the algorithm kept for one of the products; it is chosen again, and the last bits of this run change\n",
+            choices.path.c_str());
+    return false;
+}
+
+Plan make_plan(const Matmul& p, const Key& key) {
     Plan plan;
     cudaDataType_t d_type = p.d_is_master ? CUDA_R_32F : STORAGE;
     cublasOperation_t op_a = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, op_b = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -136,6 +159,10 @@ Plan make_plan(const Matmul& p) {
     plan.b = p.transpose_b ? layout(STORAGE, p.k, p.n, p.ldb, p.batch, p.batch_b) : layout(STORAGE, p.n, p.k, p.ldb, p.batch, p.batch_b);
     plan.a = p.transpose_a ? layout(STORAGE, p.m, p.k, p.lda, p.batch, p.batch_a) : layout(STORAGE, p.k, p.m, p.lda, p.batch, p.batch_a);
     plan.d = layout(d_type, p.n, p.m, p.ldd, p.batch, p.batch_d);
+    if (take_kept(plan, key)) {
+        plan.usable = true;
+        return plan;
+    }
 
     cublasLtMatmulPreference_t preference;
     lt_check(cublasLtMatmulPreferenceCreate(&preference));
@@ -153,7 +180,10 @@ Plan make_plan(const Matmul& p) {
     plan.usable = status == CUBLAS_STATUS_SUCCESS && found > 0;
     if (!plan.usable) return plan;
     const char* tune = getenv("MATMUL_TUNE");
-    plan.algorithm = proposals[size_t(tune && *tune == '1' ? fastest(plan, p, proposals, found) : 0)].algo;
+    plan.algorithm = proposals[size_t(may_time && tune && *tune == '1' ? fastest(plan, p, proposals, found) : 0)].algo;
+    MatmulAlgorithm words;
+    memcpy(words.data(), &plan.algorithm, sizeof words);
+    matmul_choices_add(choices, key, words);
     return plan;
 }
 
@@ -173,6 +203,13 @@ void matmul_start() {
 }
 size_t matmul_workspace_bytes() { return WORKSPACE_BYTES; }
 
+std::string matmul_keep_choices(const std::string& path) {
+    may_time = file_exists(parent_folder(path));
+    if (!may_time) return format("%s: this rank does not see the folder; its matrix algorithms are not timed", parent_folder(path).c_str());
+    return matmul_choices_open(choices, path,
+                               format("%s; cuBLASLt %zu; %s", device_facts().name.c_str(), cublasLtGetVersion(), sizeof(floatX) == 2 ? "bf16" : "fp32"));
+}
+
 bool matmul(const Matmul& p) {
     if (p.m == 0 || p.n == 0 || p.batch == 0) return true;
     // GELU's auxiliary matrix: leading dimension a multiple of 8, address of 16 [cuBLAS manual, cublasLtEpilogue_t]; bf16 only.
@@ -184,8 +221,9 @@ bool matmul(const Matmul& p) {
         return true;
     }
     static std::map<Key, Plan> plans;
-    auto found = plans.find(key_of(p));
-    if (found == plans.end()) found = plans.emplace(key_of(p), make_plan(p)).first;
+    const Key key = key_of(p);
+    auto found = plans.find(key);
+    if (found == plans.end()) found = plans.emplace(key, make_plan(p, key)).first;
     Plan& plan = found->second;
     if (plan.usable) {
         point_at_epilogue(plan, p);

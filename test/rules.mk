@@ -13,7 +13,7 @@ $(OBJ)/test/ops/test_%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
 $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
 $(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
 OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
-OTHER_TESTS := $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/system/test_comm.cpp
+OTHER_TESTS := $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/ops/test_cuda_matmul.cpp test/system/test_comm.cpp
 UNIT_TESTS := $(filter-out $(OTHER_TESTS),$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 # The variants, and one model with the other norm and MLP.
@@ -170,16 +170,19 @@ sass-check:
 	@scripts/sass_check.sh build
 
 # Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too, and runs the
-# backend's memory and copies on a stand-in for the CUDA runtime. Needs nvcc, no GPU.
+# backend's memory and copies, and the choice of matrix algorithms, on stand-ins for the CUDA runtime and cuBLASLt. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
 cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects
-	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory
-	@build/test-cuda-memory --no-colors
+	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory build/test-cuda-matmul
+	@build/test-cuda-memory --no-colors && build/test-cuda-matmul --no-colors
 CUDA_MEMORY_TEST := test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp
 build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,$(CUDA_MEMORY_TEST))
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
-$(OBJ)/test/fakes/fake_cudart.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include
+CUDA_MATMUL_TEST := test/ops/test_cuda_matmul.cpp test/fakes/some_products.cu layers/matmul_cublaslt.cu test/fakes/fake_cublaslt.cpp $(wordlist 2,9,$(CUDA_MEMORY_TEST))
+build/test-cuda-matmul: $(OBJ)/test/main.o $(call objects,$(CUDA_MATMUL_TEST)) $(patsubst %,$(HOST)/runtime/run/%.o,files matmul_choices)
+	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS)
+$(OBJ)/test/fakes/fake_cudart.o $(OBJ)/test/fakes/fake_cublaslt.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include
 cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))
 
 # ------------------------------------------------------------------------------------------------ measuring

@@ -87,6 +87,7 @@ void device_zero(void* p, size_t bytes) { memset(p, 0, bytes); }
 void copy_to_device(void* device, const void* host, size_t bytes) { if (bytes > 0) memcpy(device, host, bytes); }
 void copy_to_host(void* host, const void* device, size_t bytes) { if (bytes > 0) memcpy(host, device, bytes); }
 void device_synchronize() {}
+std::string backend_keep_choices(const std::string&) { return ""; }
 
 DeviceFacts device_facts() {
     return {"CUDA emulated on the CPU", threads_in_use, 0, size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE))};
@@ -185,6 +186,7 @@ void copy_to_host(void* host, const void* device, size_t bytes) {
     cuda_check(cudaStreamSynchronize(stream));
 }
 void device_synchronize() { cuda_check(cudaStreamSynchronize(stream)); }
+std::string backend_keep_choices(const std::string& path) { return matmul_keep_choices(path); }
 
 DeviceFacts device_facts() {
     int device = 0;

@@ -13,6 +13,7 @@
 
 #include "test/fakes/fake_cudart.h"
 
+float fake_clock_ms = 0;
 int fake_waits = 0;
 static std::deque<std::pair<uint64_t, std::function<void()>>> queue;       // ticket, work
 static uint64_t last_ticket = 0;
@@ -35,7 +36,7 @@ static bool is_page_locked(const void* p, size_t bytes) {
         if (static_cast<const char*>(p) >= start && static_cast<const char*>(p) + bytes <= start + size) return true;
     return false;
 }
-struct CUevent_st { uint64_t ticket = 0; };
+struct CUevent_st { uint64_t ticket = 0; float ms = 0; };
 
 extern "C" {
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
@@ -52,7 +53,10 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = r
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return wait_for(last_ticket), cudaSuccess; }
 cudaError_t cudaStreamQuery(cudaStream_t) { return wait_for(last_ticket), cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = new CUevent_st, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { return e->ticket = last_ticket, cudaSuccess; }
+cudaError_t cudaEventCreate(cudaEvent_t* e) { return *e = new CUevent_st, cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) { return *ms = end->ms - begin->ms, cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { return e->ticket = last_ticket, e->ms = fake_clock_ms, cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) { return wait_for(e->ticket), cudaSuccess; }
 cudaError_t cudaMallocHost(void** p, size_t bytes) {
     *p = malloc(bytes);
@@ -101,4 +105,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 void** __cudaRegisterFatBinary(void*) { static void* handle = nullptr; return &handle; }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
+// Kernels that a tested file has but no test may launch: a launch is an error, which the next call reports.
+void __cudaRegisterFunction(void**, const char*, char*, const char*, int, void*, void*, void*, void*, int*) {}
+unsigned __cudaPushCallConfiguration(dim3, dim3, size_t, void*) { return last_error = cudaErrorNotSupported, 1; }
+cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) { return cudaErrorNotSupported; }
+cudaError_t __cudaGetKernel(cudaKernel_t*, const void*) { return cudaErrorNotSupported; }
+cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) { return cudaErrorNotSupported; }
 }

@@ -12,6 +12,7 @@
 void* device_scratch(size_t bytes);                  // layers/cuda_common.cuh
 void matmul_start() {}                               // no matrix library here
 size_t matmul_workspace_bytes() { return 0; }
+std::string matmul_keep_choices(const std::string&) { return ""; }
 
 constexpr size_t MiB = size_t(1) << 20;
 constexpr int RING = 8;                              // as in backend_cuda.cu
