@@ -23,7 +23,11 @@ namespace {
 constexpr const char* KERNEL_SIZES = "(32,32) (64,64) (96,96) (128,128) and MLA's (48,32) (96,64) (192,128)";
 
 #ifdef PRECISION_bf16
-template <int DQK, int DV, bool K_IS_V> struct HeadSize { static constexpr int d_qk = DQK, d_v = DV; static constexpr bool k_is_v = K_IS_V; };
+template <int DQK, int DV, bool K_IS_V>
+struct HeadSize {
+    static constexpr int d_qk = DQK, d_v = DV;
+    static constexpr bool k_is_v = K_IS_V;
+};
 template <int D, class Run> void with_k_or_v(bool k_is_v, Run run) {
     if (k_is_v) run(HeadSize<D, D, true>());
     else run(HeadSize<D, D, false>());
@@ -44,7 +48,8 @@ template <class Run> bool with_head_size(int d_qk, int d_v, bool k_is_v, Run run
 bool rows_aligned(const SdpaShape& s) { return s.q_row % PACK == 0 && s.k_row % PACK == 0 && s.v_row % PACK == 0 && s.o_row % PACK == 0; }
 
 void check_shape(const SdpaShape& s) {
-    ensure(s.B > 0 && s.T > 0 && s.NKV > 0 && s.NH % s.NKV == 0, "sdpa: B %d, T %d, NH %d, NKV %d; NKV must divide NH", s.B, s.T, s.NH, s.NKV);
+    ensure(s.B > 0 && s.T > 0 && s.NKV > 0 && s.NH % s.NKV == 0, "sdpa: B %d, T %d, NH %d, NKV %d; NKV must divide NH",
+           s.B, s.T, s.NH, s.NKV);
     ensure(s.d_qk > 0 && s.d_v > 0 && s.d_qk <= SIMT_MAX_D && s.d_v <= SIMT_MAX_D,
            "sdpa: head sizes d_qk %d, d_v %d; the kernels go up to %d", s.d_qk, s.d_v, SIMT_MAX_D);
     ensure(s.NH <= 65535 && s.B <= 65535, "sdpa: NH %d, B %d; a grid holds 65535 of each, use a smaller micro-batch", s.NH, s.B);
@@ -54,11 +59,15 @@ void say_fallback_once(const SdpaShape& s) {
     static bool said = false;
     if (said || sizeof(floatX) != 2) return;
     said = true;
-    fprintf(stderr, "sdpa: no tensor-core kernel for d_qk %d, d_v %d with these strides; using the plain one, many times slower. Fast sizes: %s\n",
-            s.d_qk, s.d_v, KERNEL_SIZES);
+    fprintf(
+        stderr,
+        "sdpa: no tensor-core kernel for d_qk %d, d_v %d with these strides; using the plain one, many times slower. Fast sizes: %s\n",
+        s.d_qk, s.d_v, KERNEL_SIZES);
 }
 
-dim3 grid(int rows, int tile, int heads, int B) { return dim3(unsigned(ceil_div(size_t(rows), size_t(tile))), unsigned(heads), unsigned(B)); }
+dim3 grid(int rows, int tile, int heads, int B) {
+    return dim3(unsigned(ceil_div(size_t(rows), size_t(tile))), unsigned(heads), unsigned(B));
+}
 }  // namespace
 
 void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s) {
@@ -91,8 +100,8 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
     float2* stats = static_cast<float2*>(device_scratch(sdpa_scratch_bytes(s, bias.kind)));
     float2* partials = stats + rows;
     const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v, dout, dq, dk, dv, rope);
-    launch(aligned && s.d_v % PACK == 0 ? sdpa_delta_kernel<PACK> : sdpa_delta_kernel<1>, grid_size(rows * DELTA_LANES, SDPA_THREADS), SDPA_THREADS, 0)(
-        stats, o, dout, lse, s, T_pad, scale);
+    launch(aligned && s.d_v % PACK == 0 ? sdpa_delta_kernel<PACK> : sdpa_delta_kernel<1>,
+           grid_size(rows * DELTA_LANES, SDPA_THREADS), SDPA_THREADS, 0)(stats, o, dout, lse, s, T_pad, scale);
     int bias_tiles = 0;                              // blocks per head that left a partial sum of the bias's gradients
     bool done = false;
 #ifdef PRECISION_bf16
@@ -109,10 +118,10 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
 #endif
     if (!done) {
         say_fallback_once(s);
-        launch(sdpa_simt_kv_kernel, grid(s.T, SIMT_OWN, s.NKV, s.B), SDPA_THREADS, simt_smem(s))(dk, dv, dout, stats, q, k, v, bias, s, T_pad, scale,
-                                                                                                int(k_is_v));
-        launch(sdpa_simt_q_kernel, grid(s.T, SIMT_OWN, s.NH, s.B), SDPA_THREADS, simt_smem(s))(dq, partials, dout, stats, q, k, v, bias, s, T_pad,
-                                                                                             scale);
+        launch(sdpa_simt_kv_kernel, grid(s.T, SIMT_OWN, s.NKV, s.B), SDPA_THREADS, simt_smem(s))(
+            dk, dv, dout, stats, q, k, v, bias, s, T_pad, scale, int(k_is_v));
+        launch(sdpa_simt_q_kernel, grid(s.T, SIMT_OWN, s.NH, s.B), SDPA_THREADS, simt_smem(s))(
+            dq, partials, dout, stats, q, k, v, bias, s, T_pad, scale);
         bias_tiles = int(most_tiles);
         if (rope) rotate_back(dq, dk, rope, s);
     }

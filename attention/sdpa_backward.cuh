@@ -85,9 +85,10 @@ __device__ __forceinline__ void score_products(float (&s)[M][N][4], float (&dp)[
 // dk, dv =. Grid (tiles of BK keys, NKV, B), the longest columns first; a block walks over all query heads of its group, so that
 // their sum needs no second pass (and MQA has only B * T / BK blocks: give it long sequences or large batches).
 template <int DQK, int DV, bool K_IS_V>
-__global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk, bf16* dv, const bf16* dout, const float2* stats, const bf16* q,
-                                                                        const bf16* k, const bf16* v, PositionBias position_bias, SdpaShape s,
-                                                                        int T_pad, float scale, const float* rope) {
+__global__ void __launch_bounds__(SDPA_THREADS)
+    sdpa_backward_kv_kernel(bf16* dk, bf16* dv, const bf16* dout, const float2* stats, const bf16* q, const bf16* k,
+                            const bf16* v, PositionBias position_bias, SdpaShape s, int T_pad, float scale,
+                            const float* rope) {
     using Tile = BackwardKvTile<DQK, DV, K_IS_V>;
     constexpr int M = Tile::M, BK = Tile::BK, BQ = Tile::BQ, COLUMNS = FEWER_COLUMNS<DQK, K_IS_V> ? 16 : Tile::COLUMNS, N = COLUMNS / 8;
     constexpr int STAGE = Tile::STAGE, TERMS = Tile::TERMS;
@@ -110,7 +111,8 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
         cp_async_commit();
         if (position_bias.kind != BiasKind::none) {
             const HeadBias bias = head_bias(position_bias, h);
-            for (int i = threadIdx.x; i < TERMS; i += SDPA_THREADS) terms[stage * TERMS + i] = bias.coefficient * bias_term(bias, q0 - k0 + i - (BK - 1));
+            for (int i = threadIdx.x; i < TERMS; i += SDPA_THREADS)
+                terms[stage * TERMS + i] = bias.coefficient * bias_term(bias, q0 - k0 + i - (BK - 1));
         }
     };
     load_tile<BK, DQK>(k_tile, k, k0, T, s.k_row);
@@ -175,11 +177,13 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_kv_kernel(bf16* dk
 // dq =, and one float2 of the bias's gradients per block in bias_partials (B, NH, tiles), for power only.
 // Grid (tiles of BQ queries, NH, B), the longest rows first.
 template <int DQK, int DV, bool K_IS_V>
-__global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq, float2* bias_partials, const bf16* dout, const float2* stats,
-                                                                       const bf16* q, const bf16* k, const bf16* v, PositionBias position_bias,
-                                                                       SdpaShape s, int T_pad, float scale, const float* rope) {
+__global__ void __launch_bounds__(SDPA_THREADS)
+    sdpa_backward_q_kernel(bf16* dq, float2* bias_partials, const bf16* dout, const float2* stats, const bf16* q,
+                           const bf16* k, const bf16* v, PositionBias position_bias, SdpaShape s, int T_pad,
+                           float scale, const float* rope) {
     using Tile = BackwardQTile<DQK, DV, K_IS_V>;
-    constexpr int M = Tile::M, BQ = Tile::BQ, BK = Tile::BK, COLUMNS = Tile::COLUMNS, N = COLUMNS / 8, STAGE = Tile::STAGE, TERMS = Tile::TERMS;
+    constexpr int M = Tile::M, BQ = Tile::BQ, BK = Tile::BK, COLUMNS = Tile::COLUMNS, N = COLUMNS / 8,
+                  STAGE = Tile::STAGE, TERMS = Tile::TERMS;
     bf16 *q_tile = reinterpret_cast<bf16*>(dyn_smem), *do_tile = q_tile + BQ * DQK, *stages = q_tile + Tile::OWN;
     float* terms = reinterpret_cast<float*>(stages + 2 * STAGE);         // two stages of {the bias, the factor of da} by distance
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, T = s.T;
@@ -240,7 +244,8 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_backward_q_kernel(bf16* dq,
             score_products<false, K_IS_V>(p, ds, own_q, own_do, first_k_b + k_offset, first_v_b + v_offset);
             const int distance = row0 + g - (k0 + 2 * t);                // i - j of this lane's first element
             const float *term = terms + tile % 2 * 2 * TERMS + distance - (q0 - tile * BK) + BK - 1, *term_a = term + TERMS;
-            if (biased) add_bias<Rows::queries>(p, scale_log2, term, head_bias(position_bias, h).coefficient);      // read again: registers are short
+            // read again: registers are short
+            if (biased) add_bias<Rows::queries>(p, scale_log2, term, head_bias(position_bias, h).coefficient);
             if (k0 + COLUMNS - 1 > row0) mask_diagonal<Rows::queries>(p, distance);
             each<M, N, 4>([&](int m, int n, int i) {
                 ds[m][n][i] = exp2f(p[m][n][i] * factor - row_stat[m][i / 2].x) * (ds[m][n][i] * scale - row_stat[m][i / 2].y);

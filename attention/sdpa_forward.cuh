@@ -24,7 +24,8 @@ template <int DQK, int DV, bool K_IS_V> struct ForwardTile {
 // summed with the old maximum shrinks. Rows g and g + 8 of each 16; a row's other columns are in lanes 4 g .. 4 g + 3.
 // The first tile holds key 0, which every row sees: the maximum is finite from then on.
 template <int M, int N, int OUT>
-__device__ __forceinline__ void online_softmax(float (&score)[M][N][4], float (&out)[M][OUT][4], float (&row_max)[M][2], float (&row_sum)[M][2], float factor) {
+__device__ __forceinline__ void online_softmax(float (&score)[M][N][4], float (&out)[M][OUT][4], float (&row_max)[M][2],
+                                               float (&row_sum)[M][2], float factor) {
     each<M, 2>([&](int m, int half) {
         float top = -INFINITY;
         each<N>([&](int n) { top = fmaxf(top, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1])); });

@@ -35,9 +35,10 @@ template <int D> __device__ __forceinline__ int swizzle(int r, int chunk) {
     return r * D + (chunk ^ (r / (8 / SPAN<D>) % SPAN<D>)) * 8;
 }
 
-// A thread's part in copying tiles of ROWS rows of D to shared memory, each tile below the one before it in global memory, `stride` elements
-// between rows; rows >= T become zeros (nothing is read). SPAN threads take a row, SPAN chunks of it at a time, so that all of a
-// thread's copies go to one address plus constants, and from one pointer that moves down.
+// A thread's part in copying tiles of ROWS rows of D to shared memory, each tile below the one before it in
+// global memory, `stride` elements between rows; rows >= T become zeros (nothing is read). SPAN threads take
+// a row, SPAN chunks of it at a time, so that all of a thread's copies go to one address plus constants, and
+// from one pointer that moves down.
 template <int ROWS, int D> struct TileCopy {
     static constexpr int STEP = SDPA_THREADS / SPAN<D>;
     static_assert(ROWS % STEP == 0);
@@ -99,7 +100,9 @@ template <int D> __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], 
 }
 
 // c[m], c of M vertical tiles and 2 neighbouring horizontal ones, += a[m] b
-template <int M, int N> __device__ __forceinline__ void multiply(float (&c)[M][N][4], int n, const uint32_t (&a)[M][4], const uint32_t (&b)[4]) {
+template <int M, int N>
+__device__ __forceinline__ void multiply(float (&c)[M][N][4], int n, const uint32_t (&a)[M][4],
+                                         const uint32_t (&b)[4]) {
     each<M>([&](int m) {
         mma_bf16_16816(c[m][n], a[m], b[0], b[1]);
         mma_bf16_16816(c[m][n + 1], a[m], b[2], b[3]);
@@ -107,7 +110,8 @@ template <int M, int N> __device__ __forceinline__ void multiply(float (&c)[M][N
 }
 
 // c (16 M x 8 N) += A B^T over D columns: A rows of one tile (lane_row), B rows of another (lane_row_b).
-template <int D, int M, int N> __device__ __forceinline__ void score_product(float (&c)[M][N][4], SharedAddress a_row, SharedAddress b_row) {
+template <int D, int M, int N>
+__device__ __forceinline__ void score_product(float (&c)[M][N][4], SharedAddress a_row, SharedAddress b_row) {
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
         uint32_t a[M][4];
@@ -141,7 +145,8 @@ template <Rows ROWS> __device__ __forceinline__ constexpr int distance_of(int m,
     return ROWS == Rows::queries ? ROW(m, i) - COLUMN(n, i) : COLUMN(n, i) - ROW(m, i);
 }
 // score = scale score + factor term, by distance; `term` points at that of the lane's first element
-template <Rows ROWS, int M, int N> __device__ __forceinline__ void add_bias(float (&score)[M][N][4], float scale, const float* term, float factor = 1.0f) {
+template <Rows ROWS, int M, int N>
+__device__ __forceinline__ void add_bias(float (&score)[M][N][4], float scale, const float* term, float factor = 1.0f) {
     each<M, N, 4>([&](int m, int n, int i) { score[m][n][i] = score[m][n][i] * scale + factor * term[distance_of<ROWS>(m, n, i)]; });
 }
 // Keys after the query get no weight. `distance`: of the lane's first element
@@ -151,7 +156,9 @@ template <Rows ROWS, int M, int N> __device__ __forceinline__ void mask_diagonal
 
 // Rows row0 + r of C rotated back by R_{-t} [rope.h]: element i with i + D / 2, which lie in the same lane, D / 16 tiles apart; `table` is
 // rope.h's, its row t = row0 + r. A lane reads cos and sin of two neighbouring elements at once. Null: nothing happens.
-template <int D, int M> __device__ __forceinline__ void rotate_rows_back(float (&c)[M][D / 8][4], const float* table, int row0, int T, int lane) {
+template <int D, int M>
+__device__ __forceinline__ void rotate_rows_back(float (&c)[M][D / 8][4], const float* table, int row0, int T,
+                                                 int lane) {
     if (!table) return;
     each<M, 2>([&](int m, int half) {
         const int row = row0 + m * 16 + half * 8 + lane / 4;
@@ -176,7 +183,8 @@ template <int D, int M> __device__ __forceinline__ void store_rows(bf16* matrix,
     const int g = lane / 4, t = lane % 4;
     __syncwarp();
     each<M, D / 8, 2>([&](int m, int n, int half) {
-        *reinterpret_cast<uint32_t*>(stage + swizzle<D>(m * 16 + half * 8 + g, n) + 2 * t) = pack_bf16(c[m][n][2 * half], c[m][n][2 * half + 1]);
+        *reinterpret_cast<uint32_t*>(stage + swizzle<D>(m * 16 + half * 8 + g, n) + 2 * t) =
+            pack_bf16(c[m][n][2 * half], c[m][n][2 * half + 1]);
     });
     __syncwarp();
     for (int i = lane; i < M * 16 * (D / 8); i += 32) {

@@ -66,7 +66,8 @@ crossentropy_kernel(float* losses, floatX* logits, const int* targets, int V, in
     const bool owns_target = target / N % int(blockDim.x) == int(threadIdx.x);
     const float target_logit = owns_target ? float(x[target]) : 0.0f;                   // before it is overwritten, by this thread
     MaxAndSum all = row_statistics<N>(x, V, shared);
-    if (owns_target) {                                       // -ln p: as a quotient, which is exactly 1 for a lone column, unless it overflows
+    // -ln p: as a quotient, which is exactly 1 for a lone column, unless it overflows
+    if (owns_target) {
         const float log2_of = fmaf(target_logit, LOG2_E, -all.max);
         losses[row] = log2_of > -60 ? logf(all.sum / exp2f(log2_of)) : LN_2 * (log2f(all.sum) - log2_of);
     }
@@ -96,9 +97,11 @@ void run(floatM* losses, floatX* logits, const int* targets, size_t rows, int V,
     if (rows == 0) return;
     bool pack = Vp % PACK == 0 && all_aligned16(logits);
     int n = pack ? PACK : 1;
-    size_t threads = std::min(size_t(MAX_THREADS), round_up(ceil_div(size_t(Vp), size_t(4) * n), WARP));       // about 4 loads a thread or more
+    // about 4 loads a thread or more
+    size_t threads = std::min(size_t(MAX_THREADS), round_up(ceil_div(size_t(Vp), size_t(4) * n), WARP));
     auto kernel = pack ? crossentropy_kernel<PACK> : crossentropy_kernel<1>;
-    launch(kernel, grid_size(rows), dim3(unsigned(threads)), threads / WARP * sizeof(MaxAndSum))(losses, logits, targets, V, Vp, scale, write_gradient);
+    launch(kernel, grid_size(rows), dim3(unsigned(threads)), threads / WARP * sizeof(MaxAndSum))(
+        losses, logits, targets, V, Vp, scale, write_gradient);
 }
 }  // namespace
 

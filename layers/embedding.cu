@@ -14,8 +14,10 @@ constexpr int BLOCK = 256;
 struct TokenRow { int token, row; };
 
 // One thread: N elements. Bytes an element of bf16: 2 written, 2 to 4 read: memory-bound.
-template <int N> __global__ void __launch_bounds__(BLOCK)
-embedding_forward_kernel(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, const int* position, size_t elements, int T, int C) {
+template <int N>
+__global__ void __launch_bounds__(BLOCK)
+    embedding_forward_kernel(floatX* x, const int* tokens, const floatX* wte, const floatX* pos, const int* position,
+                             size_t elements, int T, int C) {
     size_t i = (size_t(blockIdx.x) * BLOCK + threadIdx.x) * N;
     if (i >= elements) return;
     size_t row = i / C, c = i % C;
@@ -107,7 +109,8 @@ void embedding_backward(floatM* dwte, floatM* dpos, const floatX* dx, const int*
     if (dpos) launch(position_backward_kernel, grid_size(size_t(T) * C, BLOCK), dim3(BLOCK), 0)(dpos, dx, B, T, C, accumulate);
     // Chunks of 64 rows, longer where their partial sums would not fit in the scratch memory.
     size_t sorted_bytes = round_up(rows * sizeof(TokenRow), 256);
-    ensure(sorted_bytes + size_t(C) * sizeof(float) * 2 <= SCRATCH_BYTES, "embedding: %zu rows in one pass are too many; use a smaller --micro-batch", rows);
+    ensure(sorted_bytes + size_t(C) * sizeof(float) * 2 <= SCRATCH_BYTES,
+           "embedding: %zu rows in one pass are too many; use a smaller --micro-batch", rows);
     size_t most_chunks = (SCRATCH_BYTES - sorted_bytes) / (size_t(C) * sizeof(float));
     size_t chunk_rows = std::max(size_t(64), ceil_div(rows, most_chunks));
     unsigned chunks = grid_size(rows, chunk_rows);

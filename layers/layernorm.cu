@@ -11,9 +11,10 @@ constexpr int FORWARD_WARPS = 4, BACKWARD_WARPS = 8;
 // Grid: one warp per row. branch == null: y = layernorm(x). Otherwise sum = x + branch, y = layernorm(sum).
 // Bytes a row of bf16: 2 C read and 2 C written alone, 4 C and 4 C fused (against 10 C for two kernels): memory-bound.
 // Two passes over the kept row (mean, then squared deviations) cost nothing and do not cancel, unlike E[x^2] - mean^2.
-template <int N> __global__ void __launch_bounds__(FORWARD_WARPS * WARP)
-layernorm_forward_kernel(floatX* sum, floatX* y, float* mean, float* rstd, const floatX* x, const floatX* branch, const floatX* w, const floatX* b,
-                         size_t rows, int C, int kept_stride) {
+template <int N>
+__global__ void __launch_bounds__(FORWARD_WARPS * WARP)
+    layernorm_forward_kernel(floatX* sum, floatX* y, float* mean, float* rstd, const floatX* x, const floatX* branch,
+                             const floatX* w, const floatX* b, size_t rows, int C, int kept_stride) {
     int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP;
     size_t row = size_t(blockIdx.x) * (blockDim.x / WARP) + warp;
     if (row >= rows) return;                                 // whole warps leave; the kernel has no barrier
@@ -62,9 +63,10 @@ layernorm_forward_kernel(floatX* sum, floatX* y, float* mean, float* rstd, const
 // partial: (blocks, 2 C): dw, db. Bytes a row of bf16: dy, x read, dx read and written: 8 C, once each: memory-bound.
 constexpr int MOST_BLOCKS = 264;                             // two on each SM of an H100
 struct __align__(16) Bytes16 { uint32_t x[4]; };
-template <int N, int K> __global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
-layernorm_backward_rows_kernel(floatX* dx, float* partial, const floatX* dy, const floatX* x, const floatX* w, const float* mean, const float* rstd,
-                               size_t rows, int C, bool add_to_dx) {
+template <int N, int K>
+__global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
+    layernorm_backward_rows_kernel(floatX* dx, float* partial, const floatX* dy, const floatX* x, const floatX* w,
+                                   const float* mean, const float* rstd, size_t rows, int C, bool add_to_dx) {
     static_assert(N * sizeof(floatX) == sizeof(Bytes16));
     const int lane = int(threadIdx.x) % WARP, warp = int(threadIdx.x) / WARP;
     float dw[K][N] = {}, db[K][N] = {};
@@ -128,8 +130,9 @@ layernorm_backward_rows_kernel(floatX* dx, float* partial, const floatX* dy, con
 
 // For every other row: longer ones, and those that no vector load can read.
 // dx of one row by one warp; leaves dy and x in shared memory for the column sums.
-template <int N> __device__ void backward_row(floatX* dx, floatX* kept_dy, floatX* kept_x, const floatX* dy, const floatX* x, const floatX* w, float m,
-                                              float r, int C, bool add_to_dx) {
+template <int N>
+__device__ void backward_row(floatX* dx, floatX* kept_dy, floatX* kept_x, const floatX* dy, const floatX* x,
+                             const floatX* w, float m, float r, int C, bool add_to_dx) {
     int lane = int(threadIdx.x) % WARP;
     float sum_g = 0, sum_gn = 0;
     for (int c = lane * N; c < C; c += WARP * N) {
@@ -164,9 +167,11 @@ template <int N> __device__ void backward_row(floatX* dx, floatX* kept_dy, float
 // Grid: up to 512 blocks, each walking tiles of tile_rows rows. Per tile: warps compute dx row by row and leave dy and x in
 // shared memory; then every thread adds the tile's rows to the running sums of its own columns. partial: (blocks, 2 C): dw, db.
 // Bytes a row of bf16: dy, x read, dx read and written: 8 C, once each: memory-bound.
-template <int N> __global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
-layernorm_backward_kernel(floatX* dx, float* partial, const floatX* dy, const floatX* x, const floatX* w, const float* mean, const float* rstd,
-                          size_t rows, int C, int kept_stride, int tile_rows, bool add_to_dx) {
+template <int N>
+__global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
+    layernorm_backward_kernel(floatX* dx, float* partial, const floatX* dy, const floatX* x, const floatX* w,
+                              const float* mean, const float* rstd, size_t rows, int C, int kept_stride, int tile_rows,
+                              bool add_to_dx) {
     constexpr int COLUMNS = N > 1 ? 2 : 1;                   // a thread's columns at a time: 32-bit accesses of bf16
     floatX *kept_dy = reinterpret_cast<floatX*>(dyn_smem), *kept_x = kept_dy + size_t(tile_rows) * kept_stride;
     float* sums = reinterpret_cast<float*>(kept_x + size_t(tile_rows) * kept_stride);   // (2, C): column c is touched by one thread only
@@ -179,8 +184,8 @@ layernorm_backward_kernel(floatX* dx, float* partial, const floatX* dy, const fl
         for (int i = warp; i < n; i += warps) {
             size_t row = first + i;
             float m = mean[row], r = rstd[row];
-            backward_row<N>(dx + row * C, kept_dy + size_t(i) * kept_stride, kept_x + size_t(i) * kept_stride, dy + row * C, x + row * C, w, m, r, C,
-                            add_to_dx);
+            backward_row<N>(dx + row * C, kept_dy + size_t(i) * kept_stride, kept_x + size_t(i) * kept_stride,
+                            dy + row * C, x + row * C, w, m, r, C, add_to_dx);
             if (threadIdx.x % WARP == 0) {
                 tile_mean[i] = m;
                 tile_rstd[i] = r;
@@ -219,15 +224,19 @@ template <int... K, class Run> bool with_vectors(int C, Run run) {
     return done;
 }
 
-void forward(floatX* sum, floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, const floatX* b, size_t rows, int C) {
+void forward(floatX* sum, floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w,
+             const floatX* b, size_t rows, int C) {
     if (rows == 0) return;
     int kept_stride = int(round_up(size_t(C), PACK));
     size_t row_bytes = size_t(kept_stride) * sizeof(floatX);
     int warps = row_bytes * FORWARD_WARPS <= 48 * 1024 ? FORWARD_WARPS : 1;
-    ensure(row_bytes <= MAX_SMEM, "layernorm: a row of %d elements does not fit in shared memory; --width is at most %zu", C, MAX_SMEM / sizeof(floatX));
+    ensure(row_bytes <= MAX_SMEM,
+           "layernorm: a row of %d elements does not fit in shared memory; --width is at most %zu", C,
+           MAX_SMEM / sizeof(floatX));
     bool pack = C % PACK == 0 && all_aligned16(sum, y, x, branch, w, b);
     auto kernel = pack ? layernorm_forward_kernel<PACK> : layernorm_forward_kernel<1>;
-    launch(kernel, grid_size(rows, size_t(warps)), dim3(unsigned(warps) * WARP), size_t(warps) * row_bytes)(sum, y, mean, rstd, x, branch, w, b, rows, C, kept_stride);
+    launch(kernel, grid_size(rows, size_t(warps)), dim3(unsigned(warps) * WARP), size_t(warps) * row_bytes)(
+        sum, y, mean, rstd, x, branch, w, b, rows, C, kept_stride);
 }
 }  // namespace
 
@@ -249,10 +258,11 @@ void layernorm_backward(floatX* dx, floatM* dw, floatM* db, const floatX* dy, co
     };
     const bool pack = C % PACK == 0 && all_aligned16(dx, dy, x, w);
     if (pack && with_vectors<1, 2, 3, 4, 7>(C, [&](auto kernel) {
-            const size_t blocks = std::clamp(ceil_div(rows, BACKWARD_WARPS), size_t(1), size_t(MOST_BLOCKS));       // no rows: the sums are zeros
+            // no rows: the sums are zeros
+            const size_t blocks = std::clamp(ceil_div(rows, BACKWARD_WARPS), size_t(1), size_t(MOST_BLOCKS));
             float* partial = partial_sums(blocks);
-            launch(kernel, dim3(unsigned(blocks)), dim3(BACKWARD_WARPS * WARP), size_t(2) * C * sizeof(float))(dx, partial, dy, x, w, mean, rstd, rows, C,
-                                                                                                             add_to_dx);
+            launch(kernel, dim3(unsigned(blocks)), dim3(BACKWARD_WARPS * WARP), size_t(2) * C * sizeof(float))(
+                dx, partial, dy, x, w, mean, rstd, rows, C, add_to_dx);
             finish(partial, blocks);
         }))
         return;
@@ -263,10 +273,11 @@ void layernorm_backward(floatX* dx, floatM* dw, floatM* db, const floatX* dy, co
     int tile_rows = 2 * BACKWARD_WARPS;
     while (tile_rows > 1 && smem(tile_rows) > 64 * 1024) tile_rows /= 2;
     ensure(smem(tile_rows) <= MAX_SMEM, "layernorm: a row of %d elements does not fit in shared memory; choose a smaller --width", C);
-    size_t blocks = std::clamp(ceil_div(rows, size_t(tile_rows)), size_t(1), std::min(size_t(512), SCRATCH_BYTES / (size_t(2) * C * sizeof(float))));
+    size_t blocks = std::clamp(ceil_div(rows, size_t(tile_rows)), size_t(1),
+                               std::min(size_t(512), SCRATCH_BYTES / (size_t(2) * C * sizeof(float))));
     float* partial = partial_sums(blocks);
     auto kernel = pack ? layernorm_backward_kernel<PACK> : layernorm_backward_kernel<1>;
-    launch(kernel, dim3(unsigned(blocks)), dim3(BACKWARD_WARPS * WARP), smem(tile_rows))(dx, partial, dy, x, w, mean, rstd, rows, C, kept_stride, tile_rows,
-                                                                                        add_to_dx);
+    launch(kernel, dim3(unsigned(blocks)), dim3(BACKWARD_WARPS * WARP), smem(tile_rows))(
+        dx, partial, dy, x, w, mean, rstd, rows, C, kept_stride, tile_rows, add_to_dx);
     finish(partial, blocks);
 }

@@ -135,11 +135,14 @@ bool take_kept(Plan& plan, const Key& key) {
     if (kept == choices.algorithm.end()) return false;
     memcpy(&plan.algorithm, kept->second.data(), sizeof plan.algorithm);
     cublasLtMatmulHeuristicResult_t result;
-    if (cublasLtMatmulAlgoCheck(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, &plan.algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+    if (cublasLtMatmulAlgoCheck(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, &plan.algorithm,
+                                &result) == CUBLAS_STATUS_SUCCESS &&
         result.workspaceSize <= WORKSPACE_BYTES)
         return true;
-    fprintf(stderr, "%s: the library refuses the algorithm kept for one of the products; it is chosen again, and the last bits of this run change\n",
-            choices.path.c_str());
+    fprintf(
+        stderr,
+        "%s: the library refuses the algorithm kept for one of the products; it is chosen again, and the last bits of this run change\n",
+        choices.path.c_str());
     return false;
 }
 
@@ -173,8 +176,8 @@ Plan make_plan(const Matmul& p, const Key& key) {
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t(alignment(p.d)));
     Proposals proposals;
     int found = 0;
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, preference, PROPOSALS,
-                                                           proposals.data(), &found);
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library.handle, plan.operation, plan.b, plan.a, plan.d,
+                                                           plan.d, preference, PROPOSALS, proposals.data(), &found);
     lt_check(cublasLtMatmulPreferenceDestroy(preference));
     if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) lt_check(status);
     plan.usable = status == CUBLAS_STATUS_SUCCESS && found > 0;
@@ -192,7 +195,10 @@ void say_fallback_once(const Matmul& p) {
     static bool said = false;
     if (said || double(p.m) * double(p.n) * double(p.k) < 1e9) return;
     said = true;
-    fprintf(stderr, "matmul: cuBLASLt has no algorithm for %zu x %zu x %zu with these strides; using our own kernel, many times slower\n", p.m, p.n, p.k);
+    fprintf(
+        stderr,
+        "matmul: cuBLASLt has no algorithm for %zu x %zu x %zu with these strides; using our own kernel, many times slower\n",
+        p.m, p.n, p.k);
 }
 }  // namespace
 
@@ -207,7 +213,8 @@ std::string matmul_keep_choices(const std::string& path) {
     may_time = file_exists(parent_folder(path));
     if (!may_time) return format("%s: this rank does not see the folder; its matrix algorithms are not timed", parent_folder(path).c_str());
     return matmul_choices_open(choices, path,
-                               format("%s; cuBLASLt %zu; %s", device_facts().name.c_str(), cublasLtGetVersion(), sizeof(floatX) == 2 ? "bf16" : "fp32"));
+                               format("%s; cuBLASLt %zu; %s", device_facts().name.c_str(), cublasLtGetVersion(),
+                                      sizeof(floatX) == 2 ? "bf16" : "fp32"));
 }
 
 bool matmul(const Matmul& p) {

@@ -9,7 +9,8 @@
 //                               (l/4, 2(l%4)) and (l/4, 2(l%4)+1) of matrix q, the first in the low half
 //   ldmatrix_x4_trans(r, row)   the same with each matrix transposed: r[q] holds (2(l%4), l/4) and (2(l%4)+1, l/4)
 //   mma_bf16_16816(d, a, b0, b1)    D (16x8, float) += A (16x16) B (16x8). With g = l/4, t = l%4, lane l holds
-//                               a[0] = A[g][2t..2t+1]      a[1] = A[g+8][2t..2t+1]      a[2] = A[g][2t+8..2t+9]    a[3] = A[g+8][2t+8..2t+9]
+//                               a[0] = A[g][2t..2t+1]      a[1] = A[g+8][2t..2t+1]
+//                               a[2] = A[g][2t+8..2t+9]    a[3] = A[g+8][2t+8..2t+9]
 //                               b0 = B[2t..2t+1][g]        b1 = B[2t+8..2t+9][g]        (first index in the low half)
 //                               d[0] = D[g][2t]  d[1] = D[g][2t+1]  d[2] = D[g+8][2t]  d[3] = D[g+8][2t+1]
 //   cp_async16(smem, gmem, valid)   starts copying 16 aligned bytes from global to shared memory; not valid: writes zeros, reads nothing
@@ -48,7 +49,9 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* 
 __device__ __forceinline__ void cp_async16(SharedAddress smem, const void* gmem, bool valid = true) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem), "l"(gmem), "r"(valid ? 16 : 0) : "memory");
 }
-__device__ __forceinline__ void cp_async16(void* smem, const void* gmem, bool valid = true) { cp_async16(shared_address(smem), gmem, valid); }
+__device__ __forceinline__ void cp_async16(void* smem, const void* gmem, bool valid = true) {
+    cp_async16(shared_address(smem), gmem, valid);
+}
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 template <int ID> __device__ __forceinline__ void named_barrier_sync(int threads) {

@@ -41,15 +41,17 @@ std::string matmul_choices_open(MatmulChoices& c, const std::string& path, const
     if (!std::getline(in, line) || line != FIRST_LINE)
         return format("%s: not a file of matrix algorithms; they are chosen again, and the last bits of this run may change", path.c_str());
     if (!std::getline(in, line) || line != library)
-        return format("%s: its algorithms are for \"%s\", here is \"%s\"; they are chosen again, and the last bits of this run change", path.c_str(),
-                      line.c_str(), library.c_str());
+        return format(
+            "%s: its algorithms are for \"%s\", here is \"%s\"; they are chosen again, and the last bits of this run change",
+            path.c_str(), line.c_str(), library.c_str());
     MatmulKey key;
     MatmulAlgorithm algorithm;
     while (std::getline(in, line)) {
         if (!read_line(line, key, algorithm)) {
             c.algorithm.clear();
-            return format("%s: a line that is none: \"%.60s\"; the algorithms are chosen again, and the last bits of this run may change", path.c_str(),
-                          line.c_str());
+            return format(
+                "%s: a line that is none: \"%.60s\"; the algorithms are chosen again, and the last bits of this run may change",
+                path.c_str(), line.c_str());
         }
         c.algorithm[key] = algorithm;
     }

@@ -33,8 +33,8 @@ std::string text(const std::string& path) {
 // A program of its own, as a run is: keeps its choices in `file`, makes a product for each of `rows`, the second time
 // adding; says which algorithm made each product in the end, and what it had to say. Timing runs are left out.
 struct Run { Algorithms algorithms; std::string said; };
-Run run(const std::string& file, bool tune, const std::vector<size_t>& rows, const std::vector<float>& ms = {4, 3, 2, 3}, size_t version = 130004,
-        uint64_t refused = 0) {
+Run run(const std::string& file, bool tune, const std::vector<size_t>& rows,
+        const std::vector<float>& ms = {4, 3, 2, 3}, size_t version = 130004, uint64_t refused = 0) {
     int ends[2];
     REQUIRE(pipe(ends) == 0);
     const pid_t child = fork();

@@ -61,7 +61,9 @@ EMU_NO_TSAN inline void mma_operation(void* const* argument, uint32_t) {
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, EMU_HERE) { emu::ldmatrix<false>(r, row, "ldmatrix.x4", at); }
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, EMU_HERE) { emu::ldmatrix<true>(r, row, "ldmatrix.x4.trans", at); }
 inline void ldmatrix_x4(uint32_t (&r)[4], SharedAddress row, EMU_HERE) { ldmatrix_x4(r, reinterpret_cast<const void*>(row), at); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], SharedAddress row, EMU_HERE) { ldmatrix_x4_trans(r, reinterpret_cast<const void*>(row), at); }
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], SharedAddress row, EMU_HERE) {
+    ldmatrix_x4_trans(r, reinterpret_cast<const void*>(row), at);
+}
 inline void mma_bf16_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMU_HERE) {
     emu::MmaArgument m{d, a, {b0, b1}};
     emu::collective(0xffffffffu, "mma.m16n8k16", &m, emu::mma_operation, false, at);
