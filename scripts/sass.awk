@@ -27,7 +27,8 @@ function kind_of(op, text) {
     if (op ~ /^(F2I|I2F|F2F|I2I)/) return "convert"
     if (op ~ /^IMAD\.MOV|^U?MOV|^CS2R|^S2U?R|^R2UR|^LDC|^ULDC/) return "move"
     if (op ~ /^(FFMA|FMUL|FADD|FMNMX|FSETP|FSEL|FSET|DADD|DMUL|DFMA|HADD2|HFMA2|HMUL2|FCHK|SHFL)/) return "float"
-    if (op ~ /^(BRA|BSSY|BSYNC|BREAK|EXIT|BAR|WARPSYNC|NOP|CALL|RET|YIELD|ERRBAR|MEMBAR|NANOSLEEP|ISETP|PLOP3|UISETP|UPLOP3|VOTE|VOTEU)/) return "control"
+    if (op ~ /^(BRA|BSSY|BSYNC|BREAK|EXIT|BAR|WARPSYNC|NOP|CALL|RET|YIELD|ERRBAR|MEMBAR|NANOSLEEP)/) return "control"
+    if (op ~ /^(ISETP|PLOP3|UISETP|UPLOP3|VOTE|VOTEU)/) return "control"
     if (op ~ /^U?(IMAD|IADD|VIADD|LOP3|LEA|SHF|PRMT|SEL|IABS|IMNMX|VIMNMX|P2R|R2P|BREV|POPC|SGXT|BMSK|USEL|IDP|ISCADD)/) return "int"
     return "other"
 }
@@ -137,7 +138,12 @@ function finish(    i, j, loops, inside, mma) {
             if (!(j in back)) heads[++loops] = j
             back[j] = i
         }
-        for (i = 2; i <= loops; i++) for (j = i; j > 1 && heads[j - 1] > heads[j]; j--) { t = heads[j]; heads[j] = heads[j - 1]; heads[j - 1] = t }
+        for (i = 2; i <= loops; i++)
+            for (j = i; j > 1 && heads[j - 1] > heads[j]; j--) {
+                t = heads[j]
+                heads[j] = heads[j - 1]
+                heads[j - 1] = t
+            }
         for (i = 1; i <= loops; i++) {
             for (j in covered) delete covered[j]
             inside = 0

@@ -1,13 +1,15 @@
 # A prediction, not a measurement: the time of a 124M training step (GPT-2 small, B = 64, T = 1024, bf16, RoPE) on one H200, from the
 # instructions in a table that scripts/sass_check.sh writes.
 #   awk -f scripts/sass_model.awk TABLE.tsv
-# The machine: 132 SMs of 4 schedulers at 1.755 GHz, 4.3 TB/s reached by copies. What an instruction of a warp costs its scheduler, in cycles:
+# The machine: 132 SMs of 4 schedulers at 1.755 GHz, 4.3 TB/s reached by copies. What an instruction of a warp costs its
+# scheduler, in cycles:
 #   mma.sync m16n8k16  4    the nominal peak: 512 multiply-adds a cycle for each scheduler
 #   ldmatrix.x4       16    512 bytes, of 128 a cycle for the whole SM
 #   exp2, reciprocal   8    4 lanes a cycle
 #   every other        1
 # Nothing overlaps in a kernel's instructions: pessimistic where warps hide each other's waits, optimistic about waiting itself. A kernel's
-# time is that or its bytes at 4.3 TB/s, whichever is longer. Matrix products: 79.7 ms, at 610 TFLOP/s (cuBLAS's on H100s elsewhere), assumed.
+# time is that or its bytes at 4.3 TB/s, whichever is longer. Matrix products: 79.7 ms, at 610 TFLOP/s (cuBLAS's on H100s
+# elsewhere), assumed.
 # The counts of commit 341edd2 give 126 ms here (with that commit's layernorm backward at 4.1 ms and token sort at 1.3, from a static
 # review), of which attention 27.6 and cross-entropy 6.6. That review, which reckoned differently, came to 126 ms too. Both guess.
 BEGIN {
@@ -53,7 +55,8 @@ END {
     rotation = passes_ms(2 * heads * T / 32, 190)
     delta = bytes_ms(2 * 2 * ROWS * C * L) + rotation
     flops = 4 * 64 * T * T / 2 * heads
-    printf "Predicted, not measured (scripts/sass_model.awk says how): 124M, B %d, T %d, %s, one H200\n\n| part of a step | ms | bound by |\n|---|---:|---|\n", B, T, kind
+    printf "Predicted, not measured (scripts/sass_model.awk says how): 124M, B %d, T %d, %s, one H200\n\n", B, T, kind
+    print "| part of a step | ms | bound by |\n|---|---:|---|"
     line("matrix products", 79.7, "assumed: 610 TFLOP/s")
     line("attention forward", forward, sprintf("instructions; %.0f TFLOP/s", flops / forward / 1e9))
     line("attention backward", kv + q + delta, sprintf("instructions; %.0f TFLOP/s", 2.5 * flops / (kv + q + delta) / 1e9))
@@ -62,12 +65,16 @@ END {
     line("cross-entropy", longer(issue, bytes_ms(4 * logits)), issue > bytes_ms(4 * logits) ? "instructions" : "memory")
     n = ROWS * C
     issue = elements_ms(n, an_element("layernorm backward")) * (2 * L + 1)
-    line("layernorm backward", longer(issue, bytes_ms(8 * n) * (2 * L + 1)), issue > bytes_ms(8 * n) * (2 * L + 1) ? "instructions" : "memory")
-    line("residual and layernorm forward", longer(elements_ms(n, an_element("layernorm forward")) * (2 * L + 1), bytes_ms(8 * n) * 2 * L + bytes_ms(4 * n)), "memory")
+    memory = bytes_ms(8 * n) * (2 * L + 1)
+    line("layernorm backward", longer(issue, memory), issue > memory ? "instructions" : "memory")
+    issue = elements_ms(n, an_element("layernorm forward")) * (2 * L + 1)
+    memory = bytes_ms(8 * n) * 2 * L + bytes_ms(4 * n)
+    line("residual and layernorm forward", longer(issue, memory), issue > memory ? "instructions" : "memory")
     # Q and K (or V) forward, 8 bytes for two elements read and written; QV's `vo` form also O forward, and O and dO in the backward.
     line("rope", bytes_ms((kind == "qv" ? 20 : 8) * n) * L + bytes_ms(ROWS * 64 * 4) * L * (kind == "qv" ? 4 : 1), "memory")
     line("embedding", bytes_ms(6 * n) + bytes_ms(8 * PARAMETERS / 3), "memory")
-    line("AdamW and norm", longer(elements_ms(PARAMETERS, an_element("AdamW")), bytes_ms(30 * PARAMETERS)) + bytes_ms(4 * PARAMETERS), "memory")
+    issue = elements_ms(PARAMETERS, an_element("AdamW"))
+    line("AdamW and norm", longer(issue, bytes_ms(30 * PARAMETERS)) + bytes_ms(4 * PARAMETERS), "memory")
     line("launches", 0.9, "assumed")
     printf "| **sum** | **%.1f** | %.0f tokens/s |\n", sum, ROWS / sum * 1e3
 }

@@ -155,8 +155,9 @@ gpu-check:
 deps: setup-test
 	@scripts/deps.sh "$(DEPS)"
 
-# gdb on one CUDA thread: the emulated operation tests with -O0 -g, and gdb on the test cases that TEST names (doctest's pattern), where it is
-# and a person can type; else the command to type. docs/gpu/README.md, "Stepping through one CUDA thread".
+# gdb on one CUDA thread: the emulated operation tests with -O0 -g, and gdb on the test cases that TEST names (doctest's
+# pattern), where it is and a person can type; else the command to type. docs/gpu/README.md, "Stepping through one CUDA
+# thread".
 .PHONY: debug sass-check
 TEST      ?=
 DEBUG_OF   = $(if $(filter bf16,$(PRECISION)),bf16,fp32)
@@ -179,7 +180,8 @@ cuda-check:
 CUDA_MEMORY_TEST := test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp
 build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,$(CUDA_MEMORY_TEST))
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
-CUDA_MATMUL_TEST := test/ops/test_cuda_matmul.cpp test/fakes/some_products.cu layers/matmul_cublaslt.cu test/fakes/fake_cublaslt.cpp $(wordlist 2,9,$(CUDA_MEMORY_TEST))
+CUDA_MATMUL_TEST := test/ops/test_cuda_matmul.cpp test/fakes/some_products.cu layers/matmul_cublaslt.cu \
+    test/fakes/fake_cublaslt.cpp $(wordlist 2,9,$(CUDA_MEMORY_TEST))
 build/test-cuda-matmul: $(OBJ)/test/main.o $(call objects,$(CUDA_MATMUL_TEST)) $(patsubst %,$(HOST)/runtime/run/%.o,files matmul_choices)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS)
 $(OBJ)/test/fakes/fake_cudart.o $(OBJ)/test/fakes/fake_cublaslt.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include

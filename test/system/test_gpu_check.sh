@@ -36,7 +36,11 @@ stand_in "$T/bin/compute-sanitizer" 'echo "$*" >>'"$T/sanitizer.log"'
 stand_in "$T/bin/python3" '[[ $1 == -c ]] || echo "| attention forward | shape | 1.0 | 99.9 TFLOP/s |"'
 # The operation tests: three cases; each in a process of its own, counted in cases.log.
 counts_line='[doctest] test cases: 1 | 1 passed | 0 failed | 2 skipped'
-tests='[[ " $* " != *" -ltc "* ]] || { printf "%s\n" "[doctest] listing all test case names" "=====" "layernorm, alone" "sdpa: a | b" "rope" "=====" "[doctest] unskipped test cases: 3"; exit; }
+tests='[[ " $* " != *" -ltc "* ]] || {
+    printf "%s\n" "[doctest] listing all test case names" "=====" "layernorm, alone" "sdpa: a | b" "rope" "====="
+    echo "[doctest] unskipped test cases: 3"
+    exit
+}
 for a; do case $a in -f=*) f=${a#-f=} ;; -l=*) l=${a#-l=} ;; esac; done
 [[ -n ${f:-} && $f == "${l:-}" ]] || { echo "all at once: $*"; exit 9; }
 echo "$f" >>'"$T/cases.log"'
@@ -78,7 +82,8 @@ report "$(! grep -qE 'racecheck|fp32' "$T/sanitizer.log" "$T/make.log"; echo $?)
 in_page "products, tuned" "### Matrix products with MATMUL_TUNE=1"
 report "$([[ -s ${page%.md}-logs/memcheck-bf16.log && -s ${page%.md}-logs/test-emu-bf16-3.log ]]; echo $?)" "the logs lie beside the page"
 order=$(grep -oE '^\| (build-tests|test-emu-bf16|test-emu-model-bf16-qkv|bench-sdpa|train-qkv|memcheck-bf16) ' "$page" | tr -d '|' | xargs)
-report "$([[ $order == "build-tests test-emu-bf16 test-emu-model-bf16-qkv bench-sdpa train-qkv memcheck-bf16" ]]; echo $?)" "the order of a first slot" "  $order"
+expected="build-tests test-emu-bf16 test-emu-model-bf16-qkv bench-sdpa train-qkv memcheck-bf16"
+report "$([[ $order == "$expected" ]]; echo $?)" "the order of a first slot" "  $order"
 expect "compiled for the GPU at hand, warnings let through" 0 "WERROR= CUDA_ARCH=97" cat "$T/make.log"
 
 # ---- the second
@@ -100,7 +105,8 @@ in_page "target: share of copy" "| layernorm forward | share of copy | - | 80% |
 in_page "target without measurement" "| 1.5B, tokens/s | tokens/s | 48500 | 56000 | 59000 | - |"
 not_in_page "nothing failed" "FAILED"
 report "$([[ ! -e $BUILD/gpu-check/runs/gpu-check-qv/checkpoints ]]; echo $?)" "checkpoints are removed"
-expect "make was told the backend and the targets" 0 "$BUILD/train-qkv-emu-bf16 $BUILD/train-qv-emu-bf16 $BUILD/synthetic-data" grep "BACKEND=emu PRECISION=bf16 .*train" "$T/make.log"
+expect "make was told the backend and the targets" 0 \
+    "$BUILD/train-qkv-emu-bf16 $BUILD/train-qv-emu-bf16 $BUILD/synthetic-data" grep "BACKEND=emu PRECISION=bf16 .*train" "$T/make.log"
 unset NO_INSTALL
 DEPS=$T/deps PARTS=train expect "make is told DEPS" 0 "" check
 export NO_INSTALL=1
@@ -145,7 +151,8 @@ in_page "are failures" "0 test cases passed, 0 failed"
 stand_in "$BUILD/test-emu-bf16" 'echo "no such device"; exit 3'
 PARTS=tests expect "a program that does not start" 1 "1 steps failed" check
 in_page "is said" "its test cases cannot be listed; exit code 3"
-stand_in "$BUILD/test-emu-model-bf16-qkv" 'echo "[doctest] test cases: 9 | 7 passed | 2 failed | 0 skipped"; echo "h.0.attn.q.weight[3]: 1, PyTorch has 2"; exit 1'
+stand_in "$BUILD/test-emu-model-bf16-qkv" 'echo "[doctest] test cases: 9 | 7 passed | 2 failed | 0 skipped"
+echo "h.0.attn.q.weight[3]: 1, PyTorch has 2"; exit 1'
 PARTS=models expect "a failing model" 1 "1 steps failed" check
 in_page "its exit code and counts" "| test-emu-model-bf16-qkv | **FAILED**, exit code 1; 7 test cases passed, 2 failed |"
 in_page "the end of its log" "h.0.attn.q.weight[3]: 1, PyTorch has 2"
