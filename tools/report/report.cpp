@@ -2,6 +2,7 @@
 // and small records of runs, from which all of it is made again. Trains nothing.
 //   build/report runs/NAME [more runs or folders] [--out DIR] [--baseline qkv] [--no-plot] [--quiet]
 //   build/report --record runs/NAME docs/study/NAME
+//   build/report --fill docs/study/page.md --out docs/STUDY.md
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,7 @@
 
 #include "runtime/run/files.h"
 #include "tools/report/document.h"
+#include "tools/report/fill.h"
 #include "tools/report/reading.h"
 #include "tools/report/record.h"
 #include "tools/report/text.h"
@@ -21,7 +23,7 @@
 
 namespace fs = std::filesystem;
 
-struct ReportOptions { Selection selection; std::string out; bool plot = true, help = false, record = false, quiet = false; };
+struct ReportOptions { Selection selection; std::string out; bool plot = true, help = false, record = false, fill = false, quiet = false; };
 
 static const char* USAGE =
     "report RUNS... [options]: compares runs\n"
@@ -31,7 +33,8 @@ static const char* USAGE =
     "  --alpha A          chance of any false verdict in a table, default 0.05; divided by comparison.json's \"looks\"\n"
     "  --no-plot          no pictures beside the report\n"
     "  --quiet            nothing on the terminal: for refreshing report.html while a comparison runs\n"
-    "report --record RUNS DIR: keeps a small record of every finished run in DIR; `report DIR` makes everything again from it\n";
+    "report --record RUNS DIR: keeps a small record of every finished run in DIR; `report DIR` makes everything again from it\n"
+    "report --fill TEMPLATE --out PAGE: a page with numbers and tables from reports in its holes (tools/report/fill.h)\n";
 
 static ReportOptions parse(int argc, char** argv) {
     ReportOptions o;
@@ -53,11 +56,13 @@ static ReportOptions parse(int argc, char** argv) {
         else if (a == "--no-plot") o.plot = false;
         else if (a == "--quiet") o.quiet = true;
         else if (a == "--record") o.record = true;
+        else if (a == "--fill") o.fill = true;
         else if (a[0] == '-') fail_usage("%s: no such option; see report --help", a.c_str());
         else o.selection.folders.push_back(a);
     }
     ensure_usage(o.help || !o.selection.folders.empty(), "which runs? report runs/NAME; see report --help");
     ensure_usage(o.help || !o.record || o.selection.folders.size() == 2, "report --record RUNS DIR: give the runs and the folder for their records");
+    ensure_usage(o.help || !o.fill || (o.selection.folders.size() == 1 && !o.out.empty()), "report --fill TEMPLATE --out PAGE: give both");
     if (!o.selection.folders.empty() && o.out.empty()) o.out = o.selection.folders[0];
     return o;
 }
@@ -166,6 +171,7 @@ int main(int argc, char** argv) {
         ReportOptions o = parse(argc, argv);
         if (o.help) printf("%s", USAGE);
         else if (o.record) record(o);
+        else if (o.fill) file_replace(o.out, fill_page(o.selection.folders[0]));
         else report(o);
         return EXIT_DONE;
     });

@@ -1,0 +1,97 @@
+// Pages with numbers from reports; see fill.h.
+#include "tools/report/fill.h"
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "runtime/run/error.h"
+#include "runtime/run/files.h"
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+static constexpr size_t MAX_BYTES = 64 << 20;
+
+static std::string lines_of_table(const std::string& report, const std::string& heading) {
+    std::istringstream lines(report);
+    std::string line, table;
+    bool below = false;
+    while (std::getline(lines, line)) {
+        if (!below) {
+            below = line == heading || line.rfind(heading + ";", 0) == 0 || line.rfind(heading + " ", 0) == 0;
+        } else if (line.rfind("|", 0) == 0) {
+            table += line + "\n";
+        } else if (!table.empty() || line.rfind("#", 0) == 0) {
+            break;
+        }
+    }
+    ensure(!table.empty(), "no table below a line '%s'", printable(heading).c_str());
+    table.pop_back();
+    return table;
+}
+
+// Losses and differences with four digits, as the tables have them; counts whole.
+static std::string shown(const json& value, const std::string& field) {
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_array() && value.size() == 2) return "[" + shown(value[0], "difference") + ", " + shown(value[1], "difference") + "]";
+    ensure(value.is_number(), "'%s' is not measured", printable(field).c_str());
+    const double x = value.get<double>();
+    if (field == "difference") return std::abs(x) < 0.00005 ? "0.0000" : format("%+.4f", x);
+    if (field == "p" || field == "corrected_p") return x < 0.0001 ? "below 0.0001" : format("%.4f", x);
+    for (const char* count : {"pairs", "seeds", "tests", "cache_bytes_per_token", "parameters_non_embedding", "flops_per_token", "seeds_to_tell_0.01"})
+        if (field == count) return format("%.0f", x);
+    return format("%.4f", x);
+}
+
+static const json& find_section(const json& report, const std::string& matching) {
+    for (const json& s : report.at("sections"))
+        if (s.at("matching") == matching) return s;
+    fail("no section with matching '%s'", printable(matching).c_str());
+}
+
+static std::string number(const json& report, const std::string& matching, const std::string& row, const std::string& field) {
+    const json& section = find_section(report, matching);
+    const json* found = row == "-" ? &section : nullptr;
+    for (const json& r : section.at("rows"))
+        if (r.at("row") == row) found = &r;
+    ensure(found, "no row '%s'", printable(row).c_str());
+    ensure(found->contains(field), "no field '%s'", printable(field).c_str());
+    return shown(found->at(field), field);
+}
+
+static std::string fill_hole(const std::string& hole, const fs::path& folder) {
+    std::istringstream words(hole);
+    std::string first, name;
+    words >> first;
+    if (first == "table") {
+        std::string heading;
+        words >> name;
+        std::getline(words >> std::ws, heading);
+        return lines_of_table(file_read((folder / name / "report.md").string(), MAX_BYTES), heading);
+    }
+    std::string matching, row, field, more;
+    ensure(words >> matching >> row >> field && !(words >> more), "a hole is {{NAME MATCHING ROW FIELD}} or {{table NAME HEADING}}");
+    const std::string path = (folder / first / "report.json").string();
+    return number(json_parse(file_read(path, MAX_BYTES), path), matching, row, field);
+}
+
+std::string fill_page(const std::string& template_path) {
+    std::istringstream lines(file_read(template_path, MAX_BYTES));
+    const fs::path folder = fs::path(template_path).parent_path();
+    std::string line, page;
+    for (int number = 1; std::getline(lines, line); number++) {
+        for (size_t begin; (begin = line.find("{{")) != std::string::npos;) {
+            const size_t end = line.find("}}", begin);
+            ensure(end != std::string::npos, "%s:%d: {{ without }}", template_path.c_str(), number);
+            try {
+                line.replace(begin, end + 2 - begin, fill_hole(line.substr(begin + 2, end - begin - 2), folder));
+            } catch (const std::exception& e) {
+                fail("%s:%d: %s", template_path.c_str(), number, e.what());
+            }
+        }
+        page += line + "\n";
+    }
+    return page;
+}
