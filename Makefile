@@ -262,7 +262,7 @@ $(OBJ)/%.cu.o: %.cu
 
 # -O1: these only call what computes, which has objects of its own. With -O3 they take half as long again to
 # compile and are no faster (docs/LOG.md).
-CALLERS    = runtime/run/options runtime/run/rundir runtime/run/inspect tokenizer/command
+CALLERS    = runtime/run/options runtime/run/option_table runtime/run/rundir runtime/run/inspect tokenizer/command
 $(OBJ)/train-%.o $(OBJ)/tools/%.o $(patsubst %,$(HOST)/%.o,$(CALLERS)): CXXFLAGS += -O1
 $(OBJ)/train-%.o: train.cu
 	$(compile_variant)

@@ -299,37 +299,12 @@ static int run(const Options& options) {
     return finish(t);
 }
 
-// Prints one line: on rank 0 if all ranks have the error, else on the rank that has it, which then ends the others.
-static int report(const char* what, int code, bool agreed) {
-    const bool alone = comm_size() == 1;
-    if (alone || (agreed && comm_rank() == 0)) fprintf(stderr, "error: %s\n", what);
-    else if (!agreed) fprintf(stderr, "error: rank %d: %s\n", comm_rank(), what);
-    fflush(stdout);
-    if (!alone && !agreed) comm_abort(code);
-    return code;
-}
-
 int main(int argc, char** argv) {
     backend_prepare(argv);
-    int code = EXIT_DONE;
-    try {
-        signals_install();                                                   // before MPI starts threads of its own
-        comm_init();
-        if (comm_size() > 1) signals_quit_at_once(false);                    // ranks stop together, at their next agreement
-        if (comm_rank() != 0 && !freopen("/dev/null", "w", stdout)) return EXIT_FAILED;
+    return on_every_rank([&] {
         Options o;
         bool go = false;
         together("reading the options", [&] { go = options_parse(o, argc, argv, this_program()); });
-        if (go) code = run(o);
-    } catch (const AgreedError& e) {
-        code = report(e.what(), e.exit_code, true);
-    } catch (const Error& e) {
-        code = report(e.what(), e.exit_code, false);
-    } catch (const std::bad_alloc&) {
-        code = report(out_of_memory_text(), EXIT_FAILED, false);
-    } catch (const std::exception& e) {
-        code = report(error_text(e).c_str(), EXIT_FAILED, false);
-    }
-    comm_finalize();
-    return code;
+        return go ? run(o) : EXIT_DONE;
+    });
 }

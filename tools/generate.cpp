@@ -173,9 +173,8 @@ void talk(Session& s, const OpenedRun& run) {
     write_out("\n");
 }
 
-int generate(int argc, char** argv) {
-    GenerateOptions o;
-    std::vector<std::string> words, given;
+// The options, and the run's folder in `words`; which were given in `given`. False after --help.
+bool read_options(GenerateOptions& o, int argc, char** argv, std::vector<std::string>& words, std::vector<std::string>& given) {
     std::vector<Argument> table = {
         {"prompt", "TEXT", "the text to continue; default: a file or standard input; on a terminal: talk", &o.prompt},
         {"prompt-file", "FILE", "or the text in a file; - for standard input", &o.prompt_file},
@@ -195,9 +194,50 @@ int generate(int argc, char** argv) {
         {"dry-run", "", "print the memory and stop", &o.dry_run}};
     if (!arguments_parse(table, format("generate-%s RUN [options]    text from a trained model", ATTENTION_NAME), argc,
                          argv, words, &given))
-        return EXIT_DONE;
+        return false;
     ensure_usage(words.size() == 1, words.empty() ? "which run? give its folder, such as runs/NAME"
                                                   : "one run at a time; options begin with --");
+    return true;
+}
+
+// The prompt's tokens are read once; the other samples take over their cache.
+void read_prompt(Session& s, const std::vector<uint32_t>& ids) {
+    for (uint32_t id : ids) s.ids[0].push_back(int(id));
+    for (size_t i = 0; i + 1 < ids.size(); i++) s.unread.push_back({0, int(ids[i])});
+    if (!s.unread.empty()) {
+        const double start = now_s();
+        decoder_feed(s.d, s.unread, [](size_t, int) {});
+        s.read_s = now_s() - start;
+        s.tokens_read = int64_t(s.unread.size());
+    }
+    s.unread.clear();
+    for (int i = 0; i < s.o.samples; i++) {
+        if (i > 0) decoder_copy(s.d, 0, i);
+        s.ids[size_t(i)] = s.ids[0];
+        s.unread.push_back({i, int(ids.back())});
+    }
+}
+
+// One text as it comes; several one after the other when all are done.
+void write_samples(Session& s, const OpenedRun& run, const std::string& prompt) {
+    std::vector<std::string> texts(size_t(s.o.samples), s.o.only_new ? "" : prompt);
+    const bool stream = s.o.samples == 1;
+    if (stream) write_out(texts[0]);
+    write_on(s, [&](size_t sample, int token) {
+        if (token == end_of_text(run, s.o)) return false;
+        const std::string text = text_of(run, token);
+        texts[sample] += text;
+        if (stream) write_out(text);
+        return true;
+    });
+    for (int i = 0; i < s.o.samples && !stream; i++) write_out(format("--- sample %d\n", i + 1) + texts[size_t(i)] + "\n");
+    if (stream) write_out("\n");
+}
+
+int generate(int argc, char** argv) {
+    GenerateOptions o;
+    std::vector<std::string> words, given;
+    if (!read_options(o, argc, argv, words, given)) return EXIT_DONE;
     auto has = [&](const char* name) { return std::find(given.begin(), given.end(), name) != given.end(); };
     ensure_usage(!has("prompt") || !has("prompt-file"), "--prompt and --prompt-file exclude each other");
 
@@ -235,33 +275,8 @@ int generate(int argc, char** argv) {
     if (interactive) {
         talk(s, run);
     } else {
-        // The prompt is read once; the other samples take over its cache.
-        for (uint32_t id : ids) s.ids[0].push_back(int(id));
-        for (size_t i = 0; i + 1 < ids.size(); i++) s.unread.push_back({0, int(ids[i])});
-        if (!s.unread.empty()) {
-            const double start = now_s();
-            decoder_feed(d, s.unread, [](size_t, int) {});
-            s.read_s = now_s() - start;
-            s.tokens_read = int64_t(s.unread.size());
-        }
-        s.unread.clear();
-        for (int i = 0; i < o.samples; i++) {
-            if (i > 0) decoder_copy(d, 0, i);
-            s.ids[size_t(i)] = s.ids[0];
-            s.unread.push_back({i, int(ids.back())});
-        }
-        std::vector<std::string> texts(size_t(o.samples), o.only_new ? "" : shown);
-        const bool stream = o.samples == 1;
-        if (stream) write_out(texts[0]);
-        write_on(s, [&](size_t sample, int token) {
-            if (token == end_of_text(run, o)) return false;
-            const std::string text = text_of(run, token);
-            texts[sample] += text;
-            if (stream) write_out(text);
-            return true;
-        });
-        for (int i = 0; i < o.samples && !stream; i++) write_out(format("--- sample %d\n", i + 1) + texts[size_t(i)] + "\n");
-        if (stream) write_out("\n");
+        read_prompt(s, ids);
+        write_samples(s, run, shown);
     }
     const int code = stop_requested() ? EXIT_INTERRUPTED : EXIT_DONE;
     if (!o.quiet) print_speed(s);
