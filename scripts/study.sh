@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The study: which attention is enough, at which cache, and how sure is that? Called by `make study`; overnight; it continues when repeated, from
-# runs/ or from the records in docs/study/ (small, to be committed), on another machine too. What it will cost is printed first.
+# The study: which attention is enough, at which cache, and how sure is that? Called by `make study`; overnight; it continues
+# when repeated, from runs/ or from the records in docs/study/ (small, to be committed), on another machine too. What it will
+# cost is printed first.
 #   1 learning rates of every row, tuned          TUNE=1, rates a factor sqrt 2 apart, a seed that is not used afterwards
 #   2 five paired seeds at equal layout           3 at equal parameters, cache, training FLOPs
 #   4 the second text, the same again             5 recall
-#   ONLY="king-james matchings second-text recall"   SEEDS=5   POS=rope   TEXT2=DIR (its data folder)   VARIANTS SIZE RUNS_DIR BUILD NICE=15 RECORDS
+#   ONLY="king-james matchings second-text recall"   SEEDS=5   POS=rope   TEXT2=DIR (its data folder)
+#   VARIANTS SIZE RUNS_DIR BUILD NICE=15 RECORDS
 #   Longer or shorter budgets from one trunk: scripts/study_budgets.sh; a ladder of widths: scripts/study_ladder.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,7 +32,11 @@ case $SIZE in default) sizes=(--layers 4 --width 128 --heads 4 --context 128 --b
 if ((${#sizes[@]})); then
     second=$("$BUILD/train-qkv" "${sizes[@]}" --data "$TEXT1" --threads 1 --dry-run | sed -n 's/.*"step_seconds":\([0-9.e+-]*\).*/\1/p')
     cores=$(nproc)
-    awk -v runs="$runs" -v s="$second" -v cores="$cores" 'BEGIN { each = 900 * s * 1.25; printf "study: %d runs of about %.0f s of one core, %d at a time: about %.1f hours; repeat the command after a stop\n", runs, each, cores, runs * each / cores / 3600 }' >&2
+    awk -v runs="$runs" -v s="$second" -v cores="$cores" 'BEGIN {
+        each = 900 * s * 1.25
+        printf "study: %d runs of about %.0f s of one core, %d at a time: about %.1f hours; ", runs, each, cores, runs * each / cores / 3600
+        print "repeat the command after a stop"
+    }' >&2
 else
     say "$runs runs"
 fi
@@ -38,9 +44,9 @@ fi
 compare() {      # NAME DATA MATCH
     local status=0
     say "$1: equal $3"
-    nice -n "${NICE:-0}" env NAME="$1" DATA="$2" MATCH="$3" POS="$POS" SIZE="$SIZE" VARIANTS="$VARIANTS" SEEDS="$SEEDS" TUNE=1 BASELINE=qkv RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" \
-        scripts/compare.sh || status=$?
-    # the records once more, by the report, with curves and the unigram's loss (compare kept what a stopped study needs)
+    nice -n "${NICE:-0}" env NAME="$1" DATA="$2" MATCH="$3" POS="$POS" SIZE="$SIZE" VARIANTS="$VARIANTS" SEEDS="$SEEDS" \
+        TUNE=1 BASELINE=qkv RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
+    # the whole comparison's files beside the runs' records
     [[ -z $RECORDS || ! -e $RUNS_DIR/$1/comparison.json ]] || "$BUILD/report" --record "$RUNS_DIR/$1" "$RECORDS/$1" >&2
     ((status == 0)) || exit $status
 }
@@ -52,4 +58,5 @@ if wants second-text; then
     else say "no second text: TEXT2=DIR, made with scripts/get_data.sh --out data/NAME --source FILE"; fi
 fi
 if wants recall; then RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/recall.sh; fi
+[[ -z $RECORDS ]] || BUILD="$BUILD" RECORDS="$RECORDS" scripts/study_page.sh
 say "records: ${RECORDS:-none}; tables: $RUNS_DIR/study-*/report.md; verdicts on the claims: make claims"

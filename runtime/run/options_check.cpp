@@ -1,5 +1,5 @@
 // What follows from several options together, and the checks of that: how a step's batch is cut, the schedule. See options.h.
-// The range of a single option is in its row of the table (options.cpp).
+// The range of a single option is in its row of the table (option_table.cpp).
 #include "runtime/run/options.h"
 
 #include <algorithm>

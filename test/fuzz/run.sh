@@ -12,7 +12,7 @@ targets=("$@")
 out=${FUZZ_OUT:-build/fuzz}
 mkdir -p "$out"
 declare -A function=([safetensors]=safetensors [tokenizer]=tokenizer_json [shard]=shard [config]=config)
-sources=(runtime/run/{safetensors,files,options,options_check,nearest_name,schedule,config}.cpp dataloader/dataloader.cpp
+sources=(runtime/run/{safetensors,files,options,option_table,options_check,nearest_name,schedule,config}.cpp dataloader/dataloader.cpp
     tokenizer/bpe_encode.cpp tokenizer/bpe_index.cpp tokenizer/bpe_train.cpp tokenizer/pretokenize.cpp tokenizer/tokenizer_json.cpp)
 flags=(-std=gnu++20 -O1 -g -I. -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined)
 if [[ ! -e $out/objects.done || -n $(find runtime dataloader tokenizer -newer "$out/objects.done" -name '*.[ch]*' | head -1) ]]; then

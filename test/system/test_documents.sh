@@ -155,5 +155,20 @@ for document in "${documents[@]}"; do
         check "$document: $command" accepted "$command"
     done < <(commands "$document")
 done
+
+# ------------------------------------------------------------------------------------------------ the study
+# Its numbers come from the records: the report made from them again says the same, the page is filled with it, README's table
+# is the report's.
+cd "$ROOT"
+for folder in docs/study/study-*/; do
+    name=$(basename "$folder")
+    [[ -e $folder/report.json ]] || continue
+    check "$name: reported again" "$BUILD/report" "$folder" --baseline qkv --out "$T/$name" --no-plot --quiet
+    check "$name: the same numbers as in the repository" cmp "$folder/report.json" "$T/$name/report.json"
+done
+check "docs/STUDY.md: filled again" "$BUILD/report" --fill docs/study/page.md --out "$T/STUDY.md"
+check "docs/STUDY.md: is docs/study/page.md with the reports' numbers" diff docs/STUDY.md "$T/STUDY.md"
+missing=$(sed -n '/^## Result/,/^## The variants/p' README.md | grep '^|' | grep -vxFf docs/study/study-kjv/report.md)
+report "$([[ -z $missing ]]; echo $?)" "README.md: the result's table is that of docs/study/study-kjv/report.md" "$missing"
 printf 'test_documents: %d checks, %d failed\n' "$checks" "$failures"
 ((failures == 0))

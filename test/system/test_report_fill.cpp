@@ -10,7 +10,8 @@ TEST_CASE("report --fill: numbers and tables from reports") {
     std::filesystem::create_directory(t.path + "/a");
     spill(t.path + "/a/report.json", R"({"sections": [{"matching": "layout", "sd_between_seeds": 0.01234, "rows": [
         {"row": "qkv", "val_loss": 2.0, "difference": null, "verdict": "baseline"},
-        {"row": "qv", "val_loss": 2.10199, "difference": 0.101951, "interval": [-0.0995, 0.10441], "pairs": 3, "cache_bytes_per_token": 1024.0,
+        {"row": "qv", "val_loss": 2.10199, "difference": 0.101951, "interval": [-0.0995, 0.10441], "pairs": 3,
+         "cache_bytes_per_token": 1024.0,
          "p": 0.00001, "verdict": "worse"}]}]})");
     spill(t.path + "/a/report.md", "# a\n## Same layout; positions: rope\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n| other |\n## Empty\n");
     auto filled = [&](const std::string& text) {
@@ -18,12 +19,14 @@ TEST_CASE("report --fill: numbers and tables from reports") {
         return fill_page(t.path + "/page.md");
     };
     CHECK(filled("no hole, {one brace}\n") == "no hole, {one brace}\n");
-    CHECK(filled("{{a layout qv difference}} over {{a layout qv pairs}} seeds: {{a layout qv verdict}}\n") == "+0.1020 over 3 seeds: worse\n");
+    CHECK(filled("{{a layout qv difference}} over {{a layout qv pairs}} seeds: {{a layout qv verdict}}\n") ==
+          "+0.1020 over 3 seeds: worse\n");
     CHECK(filled("{{a layout qkv val_loss}} {{a layout qv interval}}\n") == "2.0000 [-0.0995, +0.1044]\n");
-    CHECK(filled("{{a layout qv cache_bytes_per_token}} {{a layout qv p}} {{a layout - sd_between_seeds}}\n") == "1024 below 0.0001 0.0123\n");
+    CHECK(filled("{{a layout qv cache_bytes_per_token}} {{a layout qv p}} {{a layout - sd_between_seeds}}\n") ==
+          "1024 below 0.0001 0.0123\n");
     CHECK(filled("{{table a ## Same layout}}\nEnd\n") == "| x | y |\n|---|---|\n| 1 | 2 |\nEnd\n");
-    for (const char* hole : {"a layout mla difference", "a params qv difference", "a layout qv weight", "a layout qkv difference", "a layout", "b layout qv sd",
-                             "table a ## Other", "table a ## Empty", "a layout qv difference more"}) {
+    for (const char* hole : {"a layout mla difference", "a params qv difference", "a layout qv weight", "a layout qkv difference",
+                             "a layout", "b layout qv sd", "table a ## Other", "table a ## Empty", "a layout qv difference more"}) {
         std::string message;
         try {
             filled("first\n{{" + std::string(hole) + "}}\n");

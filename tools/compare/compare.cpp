@@ -79,8 +79,11 @@ static std::string describe_plan(const Settings& s, const std::vector<Cell>& cel
     auto count = [](size_t n, const char* what) { return format("%zu %s%s", n, what, n == 1 ? "" : "s"); };
     std::string text = count(s.words.size(), "row") + " x " + count(s.positions.size(), "position") + " x " + count(size_t(seeds), "seed");
     if (s.matchings.size() > 1) text += " x " + count(s.matchings.size(), "matching");
-    text += format(" = %s of %s to %s, %d at a time with %s: about %s", count(runs, "run").c_str(), duration(least).c_str(), duration(most).c_str(), place.at_once,
-                   place.threads == 0 ? "all threads" : place.threads == 1 ? "one thread each" : format("%d threads each", place.threads).c_str(),
+    text += format(" = %s of %s to %s, %d at a time with %s: about %s", count(runs, "run").c_str(), duration(least).c_str(),
+                   duration(most).c_str(), place.at_once,
+                   place.threads == 0   ? "all threads"
+                   : place.threads == 1 ? "one thread each"
+                                        : format("%d threads each", place.threads).c_str(),
                    duration(all).c_str());
     if (s.seeds == 0) text += format(" (SEEDS from MINUTES=%g%s)", s.minutes, seeds < 3 ? "; three make a claim" : "");
     return text;

@@ -52,7 +52,8 @@ static void write_state(const Job& job, const char* past) {
 bool job_done(const Job& job) {
     const State state = read_state(job);
     if (state.signature.empty()) return false;
-    const bool has_log = file_exists(job.folder + "/" + job.run + "/metrics.csv") || file_exists(job.folder + "/" + job.run + "/metrics.jsonl");
+    const bool has_log =
+        file_exists(job.folder + "/" + job.run + "/metrics.csv") || file_exists(job.folder + "/" + job.run + "/metrics.jsonl");
     if (state.past == "done" && !has_log) return false;
     ensure_usage(state.signature == job.signature,
                  "%s/%s was trained with other options:\n  then: %s\n  now:  %s\nChoose another NAME=..., or train it again with FRESH=1",
@@ -70,7 +71,8 @@ static bool has_checkpoint(const Job& job) {
 static std::vector<std::string> whole_command(const Job& job, const Place& place, int threads) {
     const bool resume = !place.fresh && read_state(job).past == "started" && has_checkpoint(job);
     std::vector<std::string> c = job.command;
-    for (const std::string& word : {std::string("--runs-dir"), job.folder, std::string("--run"), job.run, std::string("--threads"), std::to_string(threads)})
+    for (const std::string& word :
+         {std::string("--runs-dir"), job.folder, std::string("--run"), job.run, std::string("--threads"), std::to_string(threads)})
         c.push_back(word);
     c.push_back(resume ? "--resume" : "--overwrite");
     return c;
@@ -92,7 +94,8 @@ struct Crew {
     std::vector<Running> running = {};
     JobsResult result = {};
     size_t total = 0, settled = 0;           // runs in all; done, kept or failed
-    double start = now_s(), planned = 0, trained_seconds = 0, trained_planned = 0;   // expected seconds of all; measured and expected of those trained
+    double start = now_s(), planned = 0, trained_seconds = 0,
+           trained_planned = 0;              // expected seconds of all; measured and expected of those trained
     int told = 0;                            // signals passed on
 
     std::string whole() const {
@@ -116,8 +119,8 @@ static void begin(Crew& crew, const Job& job, size_t number) {
     write_state(job, "started");
     r.process = process_start(r.command, job.folder + "/state/" + job.run + ".log");
     const double time_left = crew.time_left();
-    display_message(crew.display, format("[%zu/%zu] %s%s  (%s so far%s)", number, crew.total, job.label.c_str(), resumes ? ", continued" : "",
-                                         duration(now_s() - crew.start).c_str(),
+    display_message(crew.display, format("[%zu/%zu] %s%s  (%s so far%s)", number, crew.total, job.label.c_str(),
+                                         resumes ? ", continued" : "", duration(now_s() - crew.start).c_str(),
                                          left > 0 && time_left > 0 ? (", about " + duration(time_left) + " left").c_str() : ""));
     crew.running.push_back(std::move(r));
 }

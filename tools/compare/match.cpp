@@ -31,17 +31,22 @@ static double relative(double got, double want) { return std::fabs(got - want) /
 static void match_params(const Settings& s, Cell& cell, int64_t target, const Place& place) {
     const int64_t width = 4 * s.size.width;
     Numbers a, b;
-    ensure(try_options(s, cell, {"--mlp-width", std::to_string(width)}, place, a) && try_options(s, cell, {"--mlp-width", std::to_string(width + 64)}, place, b),
+    ensure(try_options(s, cell, {"--mlp-width", std::to_string(width)}, place, a) &&
+               try_options(s, cell, {"--mlp-width", std::to_string(width + 64)}, place, b),
            "MATCH: %s: the trainer refuses --mlp-width", cell.row.name.c_str());
     const double slope = double(b.parameters_non_embedding - a.parameters_non_embedding) / 64;
     const int64_t wanted = width + std::llround(double(target - a.parameters_non_embedding) / slope);
-    ensure_usage(wanted >= 1, "MATCH: %s has %lld parameters without any MLP, more than the %lld to match; leave it out, or make it smaller with options of its own",
+    ensure_usage(wanted >= 1,
+                 "MATCH: %s has %lld parameters without any MLP, more than the %lld to match; leave it out, or make it smaller with "
+                 "options of its own",
                  cell.row.name.c_str(), (long long)(a.parameters_non_embedding - std::llround(slope * double(width))), (long long)target);
     Numbers found;
     const std::vector<std::string> option = {"--mlp-width", std::to_string(wanted)};
-    ensure(try_options(s, cell, option, place, found), "MATCH: %s: the trainer refuses --mlp-width %lld", cell.row.name.c_str(), (long long)wanted);
-    ensure(relative(double(found.parameters_non_embedding), double(target)) <= PARAMS_TOLERANCE, "MATCH: %s: %lld parameters at --mlp-width %lld, wanted %lld to 0.5%%",
-           cell.row.name.c_str(), (long long)found.parameters_non_embedding, (long long)wanted, (long long)target);
+    ensure(try_options(s, cell, option, place, found), "MATCH: %s: the trainer refuses --mlp-width %lld", cell.row.name.c_str(),
+           (long long)wanted);
+    ensure(relative(double(found.parameters_non_embedding), double(target)) <= PARAMS_TOLERANCE,
+           "MATCH: %s: %lld parameters at --mlp-width %lld, wanted %lld to 0.5%%", cell.row.name.c_str(),
+           (long long)found.parameters_non_embedding, (long long)wanted, (long long)target);
     add(cell, wanted == width ? std::vector<std::string>{} : option, found);
 }
 
@@ -89,7 +94,8 @@ static void match_cache(const Settings& s, Cell& cell, int64_t target, const Pla
         if (value >= 1) consider({o.name, std::to_string(value)});
     }
     for (; i < candidates.size() && best > 0; i++) consider(candidates[i]);
-    ensure_usage(best <= CACHE_TOLERANCE, "MATCH=cache: %s comes no nearer than %.0f%% to %lld bytes per token; give CACHE=BYTES, or leave it out",
+    ensure_usage(best <= CACHE_TOLERANCE,
+                 "MATCH=cache: %s comes no nearer than %.0f%% to %lld bytes per token; give CACHE=BYTES, or leave it out",
                  cell.row.name.c_str(), 100 * best, (long long)target);
     add(cell, best_options, best_numbers);
 }

@@ -19,11 +19,16 @@ static constexpr int64_t MOST_SEEDS = 3;     // that MINUTES gives by itself
 std::vector<std::string> cell_arguments(const Settings& s, const Cell& c, int64_t seed, double lr) {
     const Size& z = s.size;
     std::vector<std::string> a = {"--pos", c.pos, "--seed", std::to_string(seed)};
-    struct { const char* name; int64_t value; } numbers[] = {{"--layers", z.layers}, {"--width", z.width}, {"--heads", z.heads}, {"--context", z.context},
-        {"--batch-tokens", z.batch_tokens}, {"--steps", c.steps}};
+    struct {
+        const char* name;
+        int64_t value;
+    } numbers[] = {
+        {"--layers", z.layers}, {"--width", z.width}, {"--heads", z.heads}, {"--context", z.context}, {"--batch-tokens", z.batch_tokens},
+        {"--steps", c.steps}};
     for (auto [name, value] : numbers) a.insert(a.end(), {name, std::to_string(value)});
-    a.insert(a.end(), {"--lr", number_word(lr), "--warmup", std::to_string(z.warmup), "--schedule", s.schedule, "--final-fraction", s.final_fraction,
-                       "--val-tokens", std::to_string(z.val_tokens), "--val-every", std::to_string(z.val_every), "--data", s.data});
+    a.insert(a.end(), {"--lr", number_word(lr), "--warmup", std::to_string(z.warmup), "--schedule", s.schedule, "--final-fraction",
+                       s.final_fraction, "--val-tokens", std::to_string(z.val_tokens), "--val-every", std::to_string(z.val_every),
+                       "--data", s.data});
     for (const auto* more : {&s.extra, &c.row.options, &c.matched}) a.insert(a.end(), more->begin(), more->end());
     return a;
 }
@@ -66,7 +71,8 @@ std::string data_mark(const std::string& data) {
     std::sort(files.begin(), files.end());
     for (const fs::path& f : files) {
         const std::string name = f.filename();
-        if (name.ends_with(".bin") || name == "tokenizer.json") text += format("%s %llu\n", name.c_str(), (unsigned long long)fs::file_size(f, error));
+        if (name.ends_with(".bin") || name == "tokenizer.json")
+            text += format("%s %llu\n", name.c_str(), (unsigned long long)fs::file_size(f, error));
         if (name == "source.txt") text += file_read(f, 1 << 20);
     }
     return hash_hex(text).substr(0, 16);
@@ -91,8 +97,10 @@ void ask_cells(const Settings& s, std::vector<Cell>& cells, bool probe, const Pl
         ensure_usage(errors[i].empty(), "%s, %s: %s", cells[i].row.name.c_str(), cells[i].pos.c_str(), errors[i].c_str());
     if (!probe) return;
     for (Cell& c : cells) {
-        const double token = c.numbers.step_seconds / double(s.size.batch_tokens), validations = 1 + (s.size.val_every > 0 ? double(c.steps) / double(s.size.val_every) : 0);
-        c.seconds = 0.5 + double(c.steps) * c.numbers.step_seconds + validations * double(s.size.val_tokens) * token / 3;      // a forward is a third
+        const double token = c.numbers.step_seconds / double(s.size.batch_tokens),
+                     validations = 1 + (s.size.val_every > 0 ? double(c.steps) / double(s.size.val_every) : 0);
+        c.seconds = 0.5 + double(c.steps) * c.numbers.step_seconds +
+                    validations * double(s.size.val_tokens) * token / 3;    // a forward is a third
     }
 }
 
@@ -126,7 +134,8 @@ Place choose_place(const Settings& s, const std::vector<Cell>& cells, size_t run
     };
     if (have > 0 && s.suffix.find("cuda") == std::string::npos) {
         while (p.at_once > 1 && need_of(p.at_once) > have) p.at_once--;
-        ensure(need_of(1) <= have, "a run needs %.1f GiB of memory and the machine has %.1f GiB free; a smaller EXTRA=\"--micro-batch N\" needs less",
+        ensure(need_of(1) <= have,
+               "a run needs %.1f GiB of memory and the machine has %.1f GiB free; a smaller EXTRA=\"--micro-batch N\" needs less",
                need_of(1) / 0x1p30, have / 0x1p30);
     }
     if (p.threads == 0 && !alone) p.threads = std::max(1, cores / p.at_once);
@@ -138,14 +147,15 @@ int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Pl
     // An unfinished comparison goes on as it was planned, however fast the machine is now.
     std::ifstream file(s.folder() + "/comparison.json");
     const json old = json::parse(file, nullptr, false);
-    if (!s.fresh && old.is_object() && old.contains("seeds") && old["seeds"].is_array() && !old["seeds"].empty()) return int64_t(old["seeds"].size());
+    if (!s.fresh && old.is_object() && old.contains("seeds") && old["seeds"].is_array() && !old["seeds"].empty())
+        return int64_t(old["seeds"].size());
     double each = 0;
     for (const Cell& c : cells) each += c.seconds / place.at_once;
     return std::clamp<int64_t>(int64_t(60 * s.minutes / std::max(each, 1e-9)), 1, MOST_SEEDS);
 }
 
-void write_comparison(const Settings& s, const std::string& folder, const std::string& matching, const std::vector<Cell>& cells, int64_t seeds,
-                      const std::string& plan, size_t finished, size_t total) {
+void write_comparison(const Settings& s, const std::string& folder, const std::string& matching, const std::vector<Cell>& cells,
+                      int64_t seeds, const std::string& plan, size_t finished, size_t total) {
     json j;
     j["rows"] = json::array();
     std::vector<std::string> seen;
@@ -169,7 +179,11 @@ void write_comparison(const Settings& s, const std::string& folder, const std::s
     j["runs"] = json::array();                                   // which folder belongs to which row
     for (const Cell& c : cells)
         for (int64_t i = 0; c.matching == matching && i < seeds; i++)
-            j["runs"].push_back({{"run", cell_job(s, c, s.first_seed + i, "").run}, {"row", c.row.name}, {"pos", c.pos}, {"seed", s.first_seed + i}, {"lr", c.lr}});
+            j["runs"].push_back({{"run", cell_job(s, c, s.first_seed + i, "").run},
+                                 {"row", c.row.name},
+                                 {"pos", c.pos},
+                                 {"seed", s.first_seed + i},
+                                 {"lr", c.lr}});
     for (const std::string& to : {folder, s.record(folder)}) {
         if (to.empty()) continue;
         fs::create_directories(to);

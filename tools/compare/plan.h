@@ -31,5 +31,5 @@ Place choose_place(const Settings& s, const std::vector<Cell>& cells, size_t run
 // SEEDS, or as many as fit MINUTES, three at most.
 int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Place& place);
 // comparison.json of a folder: rows, seeds, plan, how far it is.
-void write_comparison(const Settings& s, const std::string& folder, const std::string& matching, const std::vector<Cell>& cells, int64_t seeds,
-                      const std::string& plan, size_t finished, size_t total);
+void write_comparison(const Settings& s, const std::string& folder, const std::string& matching, const std::vector<Cell>& cells,
+                      int64_t seeds, const std::string& plan, size_t finished, size_t total);

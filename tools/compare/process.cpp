@@ -112,7 +112,9 @@ void process_close(Process& p) {
 std::string shell_words(const std::vector<std::string>& command) {
     std::string all;
     for (const std::string& word : command) {
-        const bool plain = !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%") == std::string::npos;
+        const bool plain =
+            !word.empty() &&
+            word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%") == std::string::npos;
         std::string quoted = word;
         for (size_t at = 0; !plain && (at = quoted.find('\'', at)) != std::string::npos; at += 4) quoted.replace(at, 1, "'\\''");
         all += (all.empty() ? "" : " ") + (plain ? word : "'" + quoted + "'");

@@ -33,9 +33,20 @@ static json conditions(const Settings& s, const std::string& pos, const std::str
     const Size& z = s.size;
     std::string extra;
     for (const std::string& word : s.extra) extra += (extra.empty() ? "" : " ") + word;
-    return {{"layers", z.layers}, {"width", z.width}, {"heads", z.heads}, {"context", z.context}, {"batch_tokens", z.batch_tokens}, {"steps", z.steps},
-            {"warmup", z.warmup}, {"schedule", s.schedule}, {"final_fraction", s.final_fraction}, {"extra", extra}, {"pos", pos}, {"suffix", s.suffix},
-            {"text", s.data}, {"data", mark}};
+    return {{"layers", z.layers},
+            {"width", z.width},
+            {"heads", z.heads},
+            {"context", z.context},
+            {"batch_tokens", z.batch_tokens},
+            {"steps", z.steps},
+            {"warmup", z.warmup},
+            {"schedule", s.schedule},
+            {"final_fraction", s.final_fraction},
+            {"extra", extra},
+            {"pos", pos},
+            {"suffix", s.suffix},
+            {"text", s.data},
+            {"data", mark}};
 }
 
 struct Stored { double lr = 0; bool same_data = false; };
@@ -145,7 +156,8 @@ static void write_folder_rates(const Settings& s, const std::vector<Cell>& cells
     json rates = json::object();
     for (const Cell& c : cells) rates[s.positions.size() == 1 ? c.row.name : c.row.name + ", " + c.pos] = c.lr;
     std::filesystem::create_directories(s.folder());
-    file_replace(s.folder() + "/learning_rates.json", json{{"conditions", conditions(s, s.positions[0], mark)}, {"rates", rates}}.dump(1) + "\n");
+    file_replace(s.folder() + "/learning_rates.json",
+                 json{{"conditions", conditions(s, s.positions[0], mark)}, {"rates", rates}}.dump(1) + "\n");
 }
 
 bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& place, const std::string& mark) {
@@ -165,12 +177,14 @@ bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& plac
         if (found.lr > 0 && !found.same_data) said_other += " " + c.row.name;
         if (found.lr <= 0 && !s.tune) said_preset += " " + c.row.name;
     }
-    if (!said_other.empty()) fprintf(stderr, "compare: learning rates measured on another text:%s (TUNE=1 measures them on this one)\n", said_other.c_str());
+    if (!said_other.empty())
+        fprintf(stderr, "compare: learning rates measured on another text:%s (TUNE=1 measures them on this one)\n", said_other.c_str());
     if (!said_preset.empty())
-        fprintf(stderr, "compare: lr %s, not tuned for these settings:%s (TUNE=1 measures each one's)\n", number_word(s.size.lr).c_str(), said_preset.c_str());
+        fprintf(stderr, "compare: lr %s, not tuned for these settings:%s (TUNE=1 measures each one's)\n", number_word(s.size.lr).c_str(),
+                said_preset.c_str());
     if (!searches.empty()) {
-        fprintf(stderr, "compare: TUNE=1: %zu rows, at rates a factor sqrt 2 apart around %s, seed %lld, which is not used afterwards\n", searches.size(),
-                number_word(s.size.lr).c_str(), (long long)TUNE_SEED);
+        fprintf(stderr, "compare: TUNE=1: %zu rows, at rates a factor sqrt 2 apart around %s, seed %lld, which is not used afterwards\n",
+                searches.size(), number_word(s.size.lr).c_str(), (long long)TUNE_SEED);
         if (!search_rates(s, searches, place, mark)) return false;
     }
     for (Search& search : searches) {

@@ -22,7 +22,8 @@ void fetch_record(const Job& job) {
     if (file_read(folder + "/signature", 1 << 20) != job.signature + "\n") return;
     fs::create_directories(run);
     for (const auto& entry : fs::directory_iterator(folder))
-        if (entry.path().filename() != "signature") fs::copy_file(entry.path(), run + "/" + entry.path().filename().string(), fs::copy_options::overwrite_existing);
+        if (entry.path().filename() != "signature")
+            fs::copy_file(entry.path(), run + "/" + entry.path().filename().string(), fs::copy_options::overwrite_existing);
     fs::create_directories(job.folder + "/state");
     file_replace(job.folder + "/state/" + job.run, "done\n" + job.signature + "\n");
 }

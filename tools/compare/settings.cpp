@@ -48,8 +48,8 @@ static int64_t whole_of(const char* name, int64_t otherwise, int64_t low, int64_
     if (value.empty()) return otherwise;
     int64_t x = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), x);
-    ensure_usage(error == std::errc() && end == value.data() + value.size() && x >= low && x <= high, "%s=%s: give a whole number from %lld to %lld", name,
-                 value.c_str(), (long long)low, (long long)high);
+    ensure_usage(error == std::errc() && end == value.data() + value.size() && x >= low && x <= high,
+                 "%s=%s: give a whole number from %lld to %lld", name, value.c_str(), (long long)low, (long long)high);
     return x;
 }
 static double number_of(const char* name, double otherwise) {
@@ -57,17 +57,18 @@ static double number_of(const char* name, double otherwise) {
     if (value.empty()) return otherwise;
     double x = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), x);
-    ensure_usage(error == std::errc() && end == value.data() + value.size() && std::isfinite(x) && x > 0, "%s=%s: give a number above 0", name, value.c_str());
+    ensure_usage(error == std::errc() && end == value.data() + value.size() && std::isfinite(x) && x > 0, "%s=%s: give a number above 0",
+                 name, value.c_str());
     return x;
 }
 
 struct Preset { const char* name; Size size; };
 static const Preset PRESETS[] = {
     //           layers width heads context batch_tokens steps  lr  warmup val_tokens val_every
-    {"tiny",    {2,     64,   4,    64,     512,         60,   3e-3, 5,    4096,      0}},       // seconds, for tests
-    {"default", {4,     128,  4,    128,    1024,        900,  4e-3, 50,   32768,     0}},       // chosen by the sweep in docs/LOG.md
-    {"small",   {6,     384,  6,    256,    16384,       2000, 1e-3, 100,  131072,    0}},
-    {"base",    {12,    768,  12,   1024,   524288,      4800, 6e-4, 256,  1048576,   0}},       // GPT-2 124M, 2.5G tokens: 20 per parameter
+    {"tiny", {2, 64, 4, 64, 512, 60, 3e-3, 5, 4096, 0}},             // seconds, for tests
+    {"default", {4, 128, 4, 128, 1024, 900, 4e-3, 50, 32768, 0}},    // chosen by the sweep in docs/LOG.md
+    {"small", {6, 384, 6, 256, 16384, 2000, 1e-3, 100, 131072, 0}},
+    {"base", {12, 768, 12, 1024, 524288, 4800, 6e-4, 256, 1048576, 0}},    // GPT-2 124M, 2.5G tokens: 20 per parameter
 };
 
 static Size read_size(const std::string& name) {
@@ -75,8 +76,16 @@ static Size read_size(const std::string& name) {
     ensure_usage(preset != std::end(PRESETS), "SIZE=%s: choose tiny, default, small or base", name.c_str());
     Size s = preset->size;
     const int64_t MANY = 1000000000000;
-    struct { const char* name; int64_t* to; } numbers[] = {{"LAYERS", &s.layers}, {"WIDTH", &s.width}, {"HEADS", &s.heads}, {"CONTEXT", &s.context},
-        {"BATCH_TOKENS", &s.batch_tokens}, {"STEPS", &s.steps}, {"VAL_TOKENS", &s.val_tokens}};
+    struct {
+        const char* name;
+        int64_t* to;
+    } numbers[] = {{"LAYERS", &s.layers},
+                   {"WIDTH", &s.width},
+                   {"HEADS", &s.heads},
+                   {"CONTEXT", &s.context},
+                   {"BATCH_TOKENS", &s.batch_tokens},
+                   {"STEPS", &s.steps},
+                   {"VAL_TOKENS", &s.val_tokens}};
     for (auto [variable, to] : numbers) *to = whole_of(variable, *to, 1, MANY);
     s.lr = number_of("LR", s.lr);
     s.warmup = whole_of("WARMUP", std::min(s.warmup, s.steps / 10), 0, MANY);
@@ -91,7 +100,8 @@ static void check_words(const Settings& s) {
     ensure_usage(!s.words.empty() && !s.positions.empty() && !s.matchings.empty(), "VARIANTS, POS and MATCH each need a word");
     for (const std::string& p : s.positions) position_from_name(p);
     for (const std::string& m : s.matchings)
-        ensure_usage(m == "layout" || m == "params" || m == "cache" || m == "flops", "MATCH: %s: choose of layout, params, cache, flops", m.c_str());
+        ensure_usage(m == "layout" || m == "params" || m == "cache" || m == "flops", "MATCH: %s: choose of layout, params, cache, flops",
+                     m.c_str());
 }
 
 Settings read_settings() {

@@ -30,7 +30,9 @@ struct Settings {
     int64_t cache_bytes = 0;                 // MATCH=cache: the target; 0: half the baseline's
     bool lr_given = false, tune = false, fresh = false, keep_going = false, dry_run = false, report = true;
     std::string folder() const { return runs_dir + "/" + name; }
-    std::string record(const std::string& path) const { return records.empty() ? "" : records + path.substr(runs_dir.size()); }   // of RUNS_DIR/path
+    std::string record(const std::string& path) const {
+        return records.empty() ? "" : records + path.substr(runs_dir.size());
+    }    // of RUNS_DIR/path
     std::string trainer(const std::string& variant) const { return build + "/train-" + variant + suffix; }
 };
 

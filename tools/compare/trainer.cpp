@@ -51,7 +51,8 @@ static void add_option(Row& row, const Settings& s, const std::string& piece) {
     const OwnOption* own = find(prefix + key);
     if (key != piece) {                                          // NAME=VALUE
         if (!own) own = find("--" + key);
-        ensure_usage(own, "VARIANTS: %s has no option %s (its own: %s)", row.variant.c_str(), key.c_str(), own_names.empty() ? "none" : own_names.c_str());
+        ensure_usage(own, "VARIANTS: %s has no option %s (its own: %s)", row.variant.c_str(), key.c_str(),
+                     own_names.empty() ? "none" : own_names.c_str());
         row.options.push_back(own->name);
         row.options.push_back(piece.substr(key.size() + 1));
         return;

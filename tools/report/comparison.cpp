@@ -91,7 +91,8 @@ Plan read_plan(const json& j) {
     if (rows != j.end() && rows->is_array())
         for (auto& r : *rows)
             if (!text_at(r, "row").empty())
-                p.rows.push_back({text_at(r, "row"), text_at(r, "variant"), r.contains("options") ? options_of(r["options"]) : std::map<std::string, std::string>{}});
+                p.rows.push_back({text_at(r, "row"), text_at(r, "variant"),
+                                  r.contains("options") ? options_of(r["options"]) : std::map<std::string, std::string>{}});
     auto runs = j.find("runs");
     if (runs != j.end() && runs->is_array())
         for (auto& r : *runs)
@@ -175,33 +176,37 @@ std::vector<Row> group_runs(std::vector<Run> runs, const Plan& plan, Problems& p
     std::set<std::string> differing;
     for (auto& [key, set] : values) {
         bool everywhere = true;
-        for (auto& run : runs) everywhere = everywhere && (run.identity.count(key) || run.identity.empty() || !concerns(key, run.attn, variants));
+        for (auto& run : runs)
+            everywhere = everywhere && (run.identity.count(key) || run.identity.empty() || !concerns(key, run.attn, variants));
         if (set.size() > 1 || !everywhere) differing.insert(key);
     }
 
     std::map<std::vector<std::string>, Row> rows;
-    std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return std::tie(a.seed, a.name) < std::tie(b.seed, b.name); });
+    std::stable_sort(runs.begin(), runs.end(),
+                     [](const Run& a, const Run& b) { return std::tie(a.seed, a.name) < std::tie(b.seed, b.name); });
     for (auto& run : runs) {
         // The options that a planned row's name already says.
         const std::map<std::string, std::string>* named = nullptr;
         for (auto& row : plan.rows)
             if (row.row == run.row) named = &row.options;
         std::vector<std::string> key = {run.pos, run.attn, run.row};
-        Row fresh{.attn = run.attn, .pos = run.pos, .label = run.row.empty() ? run.attn : run.row, .settings = {}, .identity = {}, .runs = {}};
+        Row fresh{
+            .attn = run.attn, .pos = run.pos, .label = run.row.empty() ? run.attn : run.row, .settings = {}, .identity = {}, .runs = {}};
         for (auto& k : differing) {
             if (!concerns(k, run.attn, variants)) continue;
             std::string value = value_of(run.identity, k);
             key.push_back(k + "=" + value);
             fresh.identity[k] = value;
             const bool said = named && named->count(k);
-            const bool off = (is_size(k) || owns(run.attn, k)) && (value == "-1" || value == default_of(k));       // -1: as the variant says
+            const bool off = (is_size(k) || owns(run.attn, k)) && (value == "-1" || value == default_of(k));    // -1: as the variant says
             std::string shown = k;
             std::replace(shown.begin(), shown.end(), '_', '-');
             if (!value.empty() && !said && !off) fresh.settings += (fresh.settings.empty() ? "" : " ") + shown + "=" + value;
         }
         Row& row = rows.try_emplace(key, std::move(fresh)).first->second;
         if (!row.runs.empty() && row.runs.back().seed == run.seed && run.seed >= 0)
-            problems.push_back(format("%s and %s are the same variant, options and seed: only the first is counted.", row.runs.back().dir.c_str(), run.dir.c_str()));
+            problems.push_back(format("%s and %s are the same variant, options and seed: only the first is counted.",
+                                      row.runs.back().dir.c_str(), run.dir.c_str()));
         row.runs.push_back(std::move(run));
     }
     std::vector<Row> sorted;
@@ -255,7 +260,8 @@ void find_baselines(std::vector<Row>& rows, const std::string& baseline, const P
     if (without.empty()) return;
     std::string list;
     for (auto& name : without) list += (list.empty() ? "" : "; ") + name;
-    problems.push_back("No difference is taken for: " + list + ". No run of the baseline " + baseline + ", or more than one, has the same other options.");
+    problems.push_back("No difference is taken for: " + list + ". No run of the baseline " + baseline +
+                       ", or more than one, has the same other options.");
 }
 
 // ---- differences
@@ -364,7 +370,7 @@ Comparison load_comparison(const Selection& selection, Problems& problems) {
             std::string sub = folder + "/match-" + matching;
             if (!fs::is_directory(sub)) continue;
             add_runs(sub, plan, by_matching[matching], problems);
-            if (c.plan.rows.empty()) c.plan = read_plan(read_json(sub + "/comparison.json"));       // without the layout among the matchings
+            if (c.plan.rows.empty()) c.plan = read_plan(read_json(sub + "/comparison.json"));    // without the layout among the matchings
         }
         Problems ignored;                                // a rate at which training fails is a result there
         if (fs::is_directory(folder + "/tune")) add_runs(folder + "/tune", plan, c.tune, ignored);
@@ -374,7 +380,8 @@ Comparison load_comparison(const Selection& selection, Problems& problems) {
     }
     size_t count = 0;
     for (auto& [matching, runs] : by_matching) count += runs.size();
-    ensure(count > 0, "%s: no run in it (a folder with config.json and metrics.jsonl); train first: make compare", selection.folders[0].c_str());
+    ensure(count > 0, "%s: no run in it (a folder with config.json and metrics.jsonl); train first: make compare",
+           selection.folders[0].c_str());
     c.baseline = !selection.baseline.empty() ? selection.baseline : !c.plan.baseline.empty() ? c.plan.baseline : "qkv";
     c.alpha = selection.alpha / double(c.plan.looks);
 

@@ -21,7 +21,9 @@ static std::string to_beat(const Section& s, double unigram) {
             if (!run && r.vocab_size > 0) run = &r;
     if (!run) return "No run says how large its vocabulary is, so there are no baselines.";
     double bits_per_nat = run->bits_per_byte / run->val_loss();
-    auto line = [&](double nats) { return show(nats, "%.4f nats") + (std::isnan(bits_per_nat * nats) ? "" : format(" (%.4f bits per byte)", bits_per_nat * nats)); };
+    auto line = [&](double nats) {
+        return show(nats, "%.4f nats") + (std::isnan(bits_per_nat * nats) ? "" : format(" (%.4f bits per byte)", bits_per_nat * nats));
+    };
     return "To beat: uniform over the vocabulary, ln " + show(run->vocab_size, "%.0f") + " = " + line(std::log(run->vocab_size)) +
            "; frequencies of single tokens (unigram, add-one) " + line(unigram) + ".";
 }
@@ -37,11 +39,13 @@ std::string section_title(const Comparison& c, const Section& s) {
 }
 
 static bool has_differences(const Section& s) {
-    return std::any_of(s.differences.begin(), s.differences.end(), [](const Difference& d) { return d.seeds.n >= 2 || !std::isnan(d.text.half_width); });
+    return std::any_of(s.differences.begin(), s.differences.end(),
+                       [](const Difference& d) { return d.seeds.n >= 2 || !std::isnan(d.text.half_width); });
 }
 
 static const char* TABLE_NOTE =
-    "Losses in nats per token, on the same validation tokens; lower is better. The cache is what decoding keeps per token, over all layers, in the type named. "
+    "Losses in nats per token, on the same validation tokens; lower is better. The cache is what decoding keeps per token, over all "
+    "layers, in the type named. "
     "Parameters, cache and FLOPs as the runs recorded them; tokens/s: median over the steps, whatever else the machine was doing.";
 
 std::string command_of(const Run& run) {
@@ -111,7 +115,8 @@ std::string for_markdown(const Document& d) {
     for (auto& [file, words] : d.files) md += "![" + words + "](" + file + ")\n\n";
     for (size_t i = 0; i < c.sections.size(); i++) {
         const Section& s = c.sections[i];
-        md += "## " + section_title(c, s) + "\n\n" + table_for_markdown(results_table(s, c)) + "\n" + TABLE_NOTE + "\n\n" + to_beat(s, d.unigram[i]) + "\n\n";
+        md += "## " + section_title(c, s) + "\n\n" + table_for_markdown(results_table(s, c)) + "\n" + TABLE_NOTE + "\n\n" +
+              to_beat(s, d.unigram[i]) + "\n\n";
         if (has_differences(s)) md += "### Differences to " + c.baseline + "\n\n" + table_for_markdown(differences_table(s, c)) + "\n";
         md += "### What this says, and what it does not\n\n";
         for (auto& p : honest_reading(s, c, d.unigram[i])) md += "- " + p + "\n";
@@ -137,18 +142,21 @@ static std::string plain(std::string s) {
 }
 
 std::string for_csv(const Comparison& c) {
-    std::string s = "matching,row,run,variant,pos,settings,seed,steps,finished,parameters,parameters_non_embedding,cache_bytes_per_token,flops_per_token,"
-                    "tokens_per_second,seconds,val_loss,bits_per_byte,val_loss_minus_" + plain(c.baseline) + "\n";
+    std::string s =
+        "matching,row,run,variant,pos,settings,seed,steps,finished,parameters,parameters_non_embedding,cache_bytes_per_token,flops_per_"
+        "token,"
+        "tokens_per_second,seconds,val_loss,bits_per_byte,val_loss_minus_" +
+        plain(c.baseline) + "\n";
     for (auto& section : c.sections)
         for (auto& row : section.rows)
             for (auto& r : row.runs) {
                 const Row* base = base_of(section, row);
                 const Run* other = base ? run_of_seed(*base, r.seed) : nullptr;
                 double difference = other && r.finished() ? r.val_loss() - other->val_loss() : NOT_MEASURED;
-                s += section.matching + "," + plain(row.label) + "," + plain(r.name) + "," + plain(row.attn) + "," + plain(row.pos) + "," + plain(row.settings) +
-                     format(",%lld,%lld,%d", (long long)r.seed, (long long)r.last_step, r.finished());
-                for (double v : {r.parameters, r.parameters_non_embedding, r.cache_bytes_per_token, r.flops_per_token, r.tokens_per_second, r.seconds,
-                                 r.val_loss(), r.bits_per_byte, difference})
+                s += section.matching + "," + plain(row.label) + "," + plain(r.name) + "," + plain(row.attn) + "," + plain(row.pos) +
+                     "," + plain(row.settings) + format(",%lld,%lld,%d", (long long)r.seed, (long long)r.last_step, r.finished());
+                for (double v : {r.parameters, r.parameters_non_embedding, r.cache_bytes_per_token, r.flops_per_token,
+                                 r.tokens_per_second, r.seconds, r.val_loss(), r.bits_per_byte, difference})
                     s += std::isnan(v) ? std::string(",") : format(",%.10g", v);
                 s += "\n";
             }
@@ -167,13 +175,26 @@ std::string for_json(const Comparison& c) {
         for (size_t i = 0; i < s.rows.size(); i++) {
             const Row& row = s.rows[i];
             const Difference& d = s.differences[i];
-            section["rows"].push_back({{"row", row.label}, {"variant", row.attn}, {"pos", row.pos}, {"settings", row.settings}, {"seeds", seeds_of(row)},
-                {"val_loss", number(row_loss(row))}, {"bits_per_byte", number(row_mean(row, &Run::bits_per_byte))},
-                {"cache_bytes_per_token", number(row_mean(row, &Run::cache_bytes_per_token))},
-                {"parameters_non_embedding", number(row_mean(row, &Run::parameters_non_embedding))}, {"flops_per_token", number(row_mean(row, &Run::flops_per_token))},
-                {"pairs", d.seeds.n}, {"difference", number(d.seeds.mean)}, {"sd", number(d.seeds.sd)}, {"interval", interval(d.seeds.mean, d.half)},
-                {"corrected_interval", interval(d.seeds.mean, d.corrected_half)}, {"p", number(d.seeds.p)}, {"corrected_p", number(d.corrected_p)},
-                {"text_interval", interval(d.text.mean, d.text.half_width)}, {"seeds_to_tell_0.01", d.seeds_needed}, {"verdict", verdict_words(d)}});
+            section["rows"].push_back({{"row", row.label},
+                                       {"variant", row.attn},
+                                       {"pos", row.pos},
+                                       {"settings", row.settings},
+                                       {"seeds", seeds_of(row)},
+                                       {"val_loss", number(row_loss(row))},
+                                       {"bits_per_byte", number(row_mean(row, &Run::bits_per_byte))},
+                                       {"cache_bytes_per_token", number(row_mean(row, &Run::cache_bytes_per_token))},
+                                       {"parameters_non_embedding", number(row_mean(row, &Run::parameters_non_embedding))},
+                                       {"flops_per_token", number(row_mean(row, &Run::flops_per_token))},
+                                       {"pairs", d.seeds.n},
+                                       {"difference", number(d.seeds.mean)},
+                                       {"sd", number(d.seeds.sd)},
+                                       {"interval", interval(d.seeds.mean, d.half)},
+                                       {"corrected_interval", interval(d.seeds.mean, d.corrected_half)},
+                                       {"p", number(d.seeds.p)},
+                                       {"corrected_p", number(d.corrected_p)},
+                                       {"text_interval", interval(d.text.mean, d.text.half_width)},
+                                       {"seeds_to_tell_0.01", d.seeds_needed},
+                                       {"verdict", verdict_words(d)}});
         }
         j["sections"].push_back(section);
     }

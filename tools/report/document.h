@@ -23,4 +23,5 @@ std::string for_json(const Comparison& c);                       // one object p
 
 std::string section_title(const Comparison& c, const Section& s);
 std::string command_of(const Run& run);              // build/train-VARIANT with every option that is not the default
-std::string progress_words(const Comparison& c, double now);     // "5 of 18 runs, about 12m left"; "" when nothing is planned or all is done
+std::string progress_words(const Comparison& c,
+                           double now);    // "5 of 18 runs, about 12m left"; "" when nothing is planned or all is done

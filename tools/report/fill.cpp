@@ -40,7 +40,8 @@ static std::string shown(const json& value, const std::string& field) {
     const double x = value.get<double>();
     if (field == "difference") return std::abs(x) < 0.00005 ? "0.0000" : format("%+.4f", x);
     if (field == "p" || field == "corrected_p") return x < 0.0001 ? "below 0.0001" : format("%.4f", x);
-    for (const char* count : {"pairs", "seeds", "tests", "cache_bytes_per_token", "parameters_non_embedding", "flops_per_token", "seeds_to_tell_0.01"})
+    for (const char* count :
+         {"pairs", "seeds", "tests", "cache_bytes_per_token", "parameters_non_embedding", "flops_per_token", "seeds_to_tell_0.01"})
         if (field == count) return format("%.0f", x);
     return format("%.4f", x);
 }

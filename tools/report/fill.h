@@ -1,8 +1,10 @@
 // A page whose numbers come from reports: text with holes, so that no number of a result is typed by hand (docs/study/page.md becomes
 // docs/STUDY.md). A hole names the folder of a report, relative to the template's own:
-//   {{NAME MATCHING ROW FIELD}}       a number of NAME/report.json: the section with this matching (layout, params, cache, flops), the row, then one
-//                                     of val_loss, bits_per_byte, difference, sd, interval, corrected_interval, text_interval, p, corrected_p,
-//                                     pairs, seeds, cache_bytes_per_token, parameters_non_embedding, flops_per_token, verdict, settings
+//   {{NAME MATCHING ROW FIELD}}       a number of NAME/report.json: the section with this matching (layout, params, cache, flops), the
+//   row, then one
+//                                     of val_loss, bits_per_byte, difference, sd, interval, corrected_interval, text_interval, p,
+//                                     corrected_p, pairs, seeds, cache_bytes_per_token, parameters_non_embedding, flops_per_token,
+//                                     verdict, settings
 //   {{NAME MATCHING - FIELD}}         of the section: sd_between_seeds, sd_of_paired_difference, tests
 //   {{table NAME HEADING...}}         the first table below the line "HEADING..." of NAME/report.md
 // A hole that cannot be filled is an error with its line.

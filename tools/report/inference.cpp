@@ -14,7 +14,8 @@ static double beta_fraction(double a, double b, double x) {
     auto away_from_zero = [](double v) { return std::abs(v) < TINY ? TINY : v; };
     double c = 1, d = 1 / away_from_zero(1 - (a + b) * x / (a + 1)), value = d;
     for (int m = 1; m < 10000; m++) {
-        for (double term : {m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))}) {
+        for (double term :
+             {m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))}) {
             d = 1 / away_from_zero(1 + term * d);
             c = away_from_zero(1 + term / c);
             value *= c * d;

@@ -41,7 +41,8 @@ Series over_seeds(const std::vector<Curve>& curves) {
         for (size_t i = 0; i < c.tokens.size(); i++) values[c.tokens[i]].push_back(c.loss[i]);
     Series out;
     for (auto& [tokens, v] : values)
-        if (tokens > 0 && v.size() == curves.size()) out[tokens] = {mean(v), *std::min_element(v.begin(), v.end()), *std::max_element(v.begin(), v.end())};
+        if (tokens > 0 && v.size() == curves.size())
+            out[tokens] = {mean(v), *std::min_element(v.begin(), v.end()), *std::max_element(v.begin(), v.end())};
     return out;
 }
 
@@ -66,8 +67,8 @@ static double margin_for(const std::vector<Drawn>& rows, const char* sample) {
 }
 
 // Lines over tokens, names and last values at their right ends; shaded from the lowest to the highest seed.
-static Picture curve_panel(const std::string& title, const std::vector<Drawn>& rows, Range x_range, bool log_x, bool difference, double least,
-                           const char* x_name = "tokens") {
+static Picture curve_panel(const std::string& title, const std::vector<Drawn>& rows, Range x_range, bool log_x, bool difference,
+                           double least, const char* x_name = "tokens") {
     Picture p;
     p.title = title;
     p.width = 380 + margin_for(rows, "+0.000");
@@ -107,7 +108,8 @@ static Picture curve_panel(const std::string& title, const std::vector<Drawn>& r
     return p;
 }
 
-static void draw_curves(const Section& s, const std::string& pos, const std::string& head, const std::map<std::string, int>& colours, Gallery& g) {
+static void draw_curves(const Section& s, const std::string& pos, const std::string& head, const std::map<std::string, int>& colours,
+                        Gallery& g) {
     std::vector<Drawn> train, val, difference;
     double end = 0;
     for (auto& row : s.rows) {
@@ -136,7 +138,8 @@ static void draw_curves(const Section& s, const std::string& pos, const std::str
     if (end <= 0) return;
     Range shown{FIRST_SHOWN * end, end}, later{DIFFERENCE_FROM * end, end};
     g.curves.push_back(curve_panel(head + "validation loss (nats)", val, shown, true, false, 0.01));
-    if (difference.size() > 1) g.curves.push_back(curve_panel(head + "validation loss minus the baseline's", difference, later, false, true, 0.02));
+    if (difference.size() > 1)
+        g.curves.push_back(curve_panel(head + "validation loss minus the baseline's", difference, later, false, true, 0.02));
     g.curves.push_back(curve_panel(head + "training loss, smoothed (nats)", train, shown, true, false, 0.01));
 }
 
@@ -150,11 +153,13 @@ static double overlap(const Box& a, const Box& b) {
 static void place_label(Picture& p, std::vector<Box>& taken, Point at, const std::string& s, const std::string& classes, Box frame) {
     double w = 6.8 * double(display_width(s)), best_cost = 1e300;
     Box best{};
-    for (Point o : {Point{9, 4}, {-9 - w, 4}, {-w / 2, -10}, {-w / 2, 20}, {9, -9}, {9, 17}, {-9 - w, -9}, {-9 - w, 17}, {9, -22}, {9, 30}}) {
+    for (Point o :
+         {Point{9, 4}, {-9 - w, 4}, {-w / 2, -10}, {-w / 2, 20}, {9, -9}, {9, 17}, {-9 - w, -9}, {-9 - w, 17}, {9, -22}, {9, 30}}) {
         Box b{at.x + o.x, at.y + o.y - 11, at.x + o.x + w, at.y + o.y + 3};
         double cost = 0.01 * std::hypot(o.x, o.y);
         for (auto& t : taken) cost += overlap(b, t);
-        cost += 20 * (std::max(0.0, frame.x0 - b.x0) + std::max(0.0, b.x1 - frame.x1) + std::max(0.0, frame.y0 - b.y0) + std::max(0.0, b.y1 - frame.y1));
+        cost += 20 * (std::max(0.0, frame.x0 - b.x0) + std::max(0.0, b.x1 - frame.x1) + std::max(0.0, frame.y0 - b.y0) +
+                      std::max(0.0, b.y1 - frame.y1));
         if (cost >= best_cost) continue;
         best_cost = cost;
         best = b;
@@ -180,7 +185,9 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
     }
     double foot = shapes.size() > 1 ? 64 : 46;
     Axis x{{x_range.low / 1.3, x_range.high * 1.45}, true, 52, p.width - 10}, y{padded(y_range, 0.08, 0.02), false, p.height - foot, 30};
-    p.axes(x, y, "cache, bytes per token, all layers" + (precision.empty() ? "" : " (" + precision + ")") + "; left is smaller, low is better", true);
+    p.axes(x, y,
+           "cache, bytes per token, all layers" + (precision.empty() ? "" : " (" + precision + ")") + "; left is smaller, low is better",
+           true);
     if (!std::isnan(base_loss)) p.line({x.from, y.at(base_loss)}, {x.to, y.at(base_loss)}, "s0", 1, true);
     std::vector<double> shift(marks.size(), 0.0);          // marks of the same cache stand side by side
     for (size_t i = 0; i < marks.size(); i++) {
@@ -195,7 +202,8 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
     auto at_of = [&](size_t i) { return Point{x.at(marks[i].cache) + shift[i], y.at(marks[i].loss)}; };
     for (size_t i = 0; i < marks.size(); i++)              // one variant's marks under the several ways of being equal
         for (size_t j = 0; j < marks.size(); j++)
-            if (marks[i].name == marks[j].name && marks[j].shape == marks[i].shape + 1) p.line(at_of(i), at_of(j), stroke(marks[i].colour), 0.7);
+            if (marks[i].name == marks[j].name && marks[j].shape == marks[i].shape + 1)
+                p.line(at_of(i), at_of(j), stroke(marks[i].colour), 0.7);
     std::vector<Box> taken;
     for (size_t i = 0; i < marks.size(); i++) {
         const Mark& m = marks[i];
@@ -209,7 +217,8 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
     }
     for (size_t i = 0; i < marks.size(); i++) p.marker(at_of(i), marks[i].shape, fill(marks[i].colour), 5, marks[i].tip);
     for (size_t i = 0; i < marks.size(); i++)
-        if (marks[i].shape == *shapes.begin()) place_label(p, taken, at_of(i), marks[i].name, fill(marks[i].colour), {x.from, y.to, x.to, y.from});
+        if (marks[i].shape == *shapes.begin())
+            place_label(p, taken, at_of(i), marks[i].name, fill(marks[i].colour), {x.from, y.to, x.to, y.from});
     if (shapes.size() > 1) {
         double left = x.from;
         for (int shape : shapes) {
@@ -222,7 +231,8 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
     return p;
 }
 
-static void draw_cache(const Comparison& c, const std::string& data, const std::string& pos, const std::string& head, const std::map<std::string, int>& colours, Gallery& g) {
+static void draw_cache(const Comparison& c, const std::string& data, const std::string& pos, const std::string& head,
+                       const std::map<std::string, int>& colours, Gallery& g) {
     std::vector<Mark> marks;
     std::string precision;
     double base_loss = NOT_MEASURED;
@@ -237,8 +247,10 @@ static void draw_cache(const Comparison& c, const std::string& data, const std::
             if (is_base && std::isnan(base_loss)) base_loss = loss;
             else if (is_base && s.matching != "layout" && loss == base_loss) continue;       // the layout's own, shown once
             const Difference& d = s.differences[i];
-            std::string name = short_name(s, row), tip = name + " (same " + s.matching + "): loss " + show(loss, "%.4f") + format(", cache %.0f bytes", cache);
-            if (!is_base) tip += ", " + show_signed(d.seeds.mean) + " " + show_interval(d.seeds.mean, d.corrected_half) + ", " + verdict_words(d);
+            std::string name = short_name(s, row),
+                        tip = name + " (same " + s.matching + "): loss " + show(loss, "%.4f") + format(", cache %.0f bytes", cache);
+            if (!is_base)
+                tip += ", " + show_signed(d.seeds.mean) + " " + show_interval(d.seeds.mean, d.corrected_half) + ", " + verdict_words(d);
             marks.push_back({name, colours.at(name), shape_of(s.matching), cache, loss, d.corrected_half, tip});
         }
     }
@@ -247,7 +259,8 @@ static void draw_cache(const Comparison& c, const std::string& data, const std::
 
 // ---- differences with their intervals
 
-static void draw_forest(const Section& s, const Comparison& c, const std::string& head, const std::map<std::string, int>& colours, Gallery& g) {
+static void draw_forest(const Section& s, const Comparison& c, const std::string& head, const std::map<std::string, int>& colours,
+                        Gallery& g) {
     std::vector<size_t> order;
     Range range;
     include(range, 0);
@@ -299,12 +312,16 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
             }
         }
         p.marker({x.at(d.seeds.mean), y}, shape_of(s.matching), fill(colour), 5,
-                 row.name() + ": " + show_signed(d.seeds.mean) + ", over seeds " + show_interval(d.seeds.mean, d.half) + ", over text " + show_interval(d.text.mean, d.text.half_width));
+                 row.name() + ": " + show_signed(d.seeds.mean) + ", over seeds " + show_interval(d.seeds.mean, d.half) + ", over text " +
+                     show_interval(d.text.mean, d.text.half_width));
         p.text({left - 10, y + 4}, name_of(row), fill(colour), "end");
         p.text({left + 240, y + 4}, show_signed(d.seeds.mean) + "  " + verdict_words(d), "ink", "start", 12);
     }
-    p.text({4, bottom + 36}, s.tests ? format("thick: %g%% over seeds; thin: corrected for %zu comparison%s", 100 * (1 - c.alpha), s.tests, s.tests == 1 ? "" : "s")
-                                   : std::string("no bars over seeds yet: one seed"), "quiet", "start", 11);
+    p.text({4, bottom + 36},
+           s.tests ? format("thick: %g%% over seeds; thin: corrected for %zu comparison%s", 100 * (1 - c.alpha), s.tests,
+                            s.tests == 1 ? "" : "s")
+                   : std::string("no bars over seeds yet: one seed"),
+           "quiet", "start", 11);
     p.text({4, bottom + 52}, "bracket below: 95% over validation text", "quiet", "start", 11);
     g.differences.push_back(p);
 }
@@ -331,7 +348,8 @@ static void draw_rates(const Comparison& c, const std::map<std::string, int>& co
             }
         }
         for (auto& [name, rates] : rows)
-            for (auto& [rate, losses] : rates) include(y_range, std::min(mean(losses), lowest + 0.6));        // a run that diverged would flatten all the rest
+            for (auto& [rate, losses] : rates)
+                include(y_range, std::min(mean(losses), lowest + 0.6));    // a run that diverged would flatten all the rest
         p.width = 380 + std::min(230.0, 26 + 6.8 * double(longest));
         Axis x{{x_range.low / 1.1, x_range.high * 1.1}, true, 52, 370}, y{padded(y_range, 0.06, 0.02), false, p.height - 44, 30};
         p.axes(x, y, "learning rate; ring: chosen");
@@ -348,7 +366,8 @@ static void draw_rates(const Comparison& c, const std::map<std::string, int>& co
             for (auto& [rate, losses] : rates) line.push_back({x.at(rate), y.at(std::min(mean(losses), y.range.high))});
             p.path(line, stroke(colour), 1.5);
             size_t i = 0;
-            for (auto& [rate, losses] : rates) p.marker(line[i++], 0, fill(colour), 3.5, name + format(", rate %g: loss %.4f", rate, mean(losses)));
+            for (auto& [rate, losses] : rates)
+                p.marker(line[i++], 0, fill(colour), 3.5, name + format(", rate %g: loss %.4f", rate, mean(losses)));
             if (auto chosen = c.rates.find(name); chosen != c.rates.end()) rings.push_back({name, colour, chosen->second, line});
             p.line(line.back(), {378, at[k]}, stroke(colour), 0.7);
             p.text({381, at[k] + 4}, name, fill(colour));
@@ -370,7 +389,8 @@ static void draw_rates(const Comparison& c, const std::map<std::string, int>& co
 
 // ---- loss by position in the context
 
-static void draw_positions(const Section& s, const std::string& pos, const std::string& head, const std::map<std::string, int>& colours, Gallery& g) {
+static void draw_positions(const Section& s, const std::string& pos, const std::string& head, const std::map<std::string, int>& colours,
+                           Gallery& g) {
     std::vector<Drawn> losses, differences;
     double last = 0;
     for (auto& row : s.rows) {
@@ -415,7 +435,8 @@ Gallery draw(const Comparison& c) {
         draw_forest(s, c, where + (s.matching == "layout" && c.sections.size() > 1 ? "same layout, " : how), colours, g);
         for (auto& pos : positions) {
             std::string head = where + how + (positions.size() > 1 ? pos + ": " : "");
-            if (data_done.insert(s.data + "\n" + pos).second) draw_cache(c, s.data, pos, where + (positions.size() > 1 ? pos + ": " : ""), colours, g);
+            if (data_done.insert(s.data + "\n" + pos).second)
+                draw_cache(c, s.data, pos, where + (positions.size() > 1 ? pos + ": " : ""), colours, g);
             draw_curves(s, pos, head, colours, g);
             draw_positions(s, pos, head, colours, g);
         }

@@ -15,8 +15,10 @@ std::string matching_words(const std::string& matching) {
 
 std::string read_data(const Comparison& c) {
     if (c.different_data.size() < 2) return "";
-    std::string s = format("Not ranked against each other: the runs saw %zu different data sets, and losses on different data cannot be compared. "
-                           "There is one table for each: ", c.different_data.size());
+    std::string s = format(
+        "Not ranked against each other: the runs saw %zu different data sets, and losses on different data cannot be compared. "
+        "There is one table for each: ",
+        c.different_data.size());
     std::vector<std::string> list;
     for (auto& d : c.different_data) list.push_back(d.empty() ? "(a run that does not say which data)" : d);
     return s + join(list, "; ") + ".";
@@ -25,7 +27,8 @@ std::string read_data(const Comparison& c) {
 // ---- differences
 
 static std::string with_interval(const std::string& name, const Difference& d) {
-    return name + " " + show_signed(d.seeds.mean) + (std::isnan(d.corrected_half) ? "" : " " + show_interval(d.seeds.mean, d.corrected_half));
+    return name + " " + show_signed(d.seeds.mean) +
+           (std::isnan(d.corrected_half) ? "" : " " + show_interval(d.seeds.mean, d.corrected_half));
 }
 
 std::string read_differences(const Section& s, const Comparison& c) {
@@ -35,8 +38,11 @@ std::string read_differences(const Section& s, const Comparison& c) {
         const Difference& d = s.differences[i];
         if (s.rows[i].base == int(i)) continue;
         if (s.rows[i].base >= 0 && d.seeds.n == 0) unpaired.push_back(short_name(s, s.rows[i]));
-        std::vector<std::string>* list = d.verdict == Verdict::better ? &better : d.verdict == Verdict::worse ? &worse : d.verdict == Verdict::not_told_apart ? &same
-                                       : d.verdict == Verdict::too_few_seeds ? &few : nullptr;
+        std::vector<std::string>* list = d.verdict == Verdict::better           ? &better
+                                         : d.verdict == Verdict::worse          ? &worse
+                                         : d.verdict == Verdict::not_told_apart ? &same
+                                         : d.verdict == Verdict::too_few_seeds  ? &few
+                                                                                : nullptr;
         if (!list) continue;
         list->push_back(with_interval(short_name(s, s.rows[i]), d));
         if (list == &few) continue;
@@ -46,8 +52,10 @@ std::string read_differences(const Section& s, const Comparison& c) {
     std::string text;
     if (pairs_high > 0) {
         std::string pairs = pairs_low == pairs_high ? std::to_string(pairs_high) : format("%zu to %zu", pairs_low, pairs_high);
-        text = format("Against %s, over %s paired seeds (intervals and verdicts corrected for %zu comparison%s, chance of any false one at most %g%%): ", c.baseline.c_str(),
-                      pairs.c_str(), s.tests, s.tests == 1 ? "" : "s", 100 * c.alpha);
+        text = format(
+            "Against %s, over %s paired seeds (intervals and verdicts corrected for %zu comparison%s, chance of any false one at most "
+            "%g%%): ",
+            c.baseline.c_str(), pairs.c_str(), s.tests, s.tests == 1 ? "" : "s", 100 * c.alpha);
         std::vector<std::string> parts;
         if (!worse.empty()) parts.push_back("worse: " + join(worse, ", "));
         if (!better.empty()) parts.push_back("better: " + join(better, ", "));
@@ -55,8 +63,10 @@ std::string read_differences(const Section& s, const Comparison& c) {
         text += join(parts, "; ") + ".";
     }
     if (!few.empty()) {
-        text += (text.empty() ? "" : " ") + std::string("Too few seeds for a verdict against ") + c.baseline + ": " + join(few, ", ") + ". " +
-                format("One seed gives no interval, two give one with a single degree of freedom; a verdict needs %zu: SEEDS=%zu.", SEEDS_FOR_VERDICT, SEEDS_FOR_VERDICT);
+        text += (text.empty() ? "" : " ") + std::string("Too few seeds for a verdict against ") + c.baseline + ": " + join(few, ", ") +
+                ". " +
+                format("One seed gives no interval, two give one with a single degree of freedom; a verdict needs %zu: SEEDS=%zu.",
+                       SEEDS_FOR_VERDICT, SEEDS_FOR_VERDICT);
     }
     if (!unpaired.empty()) text += (text.empty() ? "" : " ") + std::string("Without a finished pair: ") + join(unpaired, ", ") + ".";
     return text;
@@ -66,8 +76,10 @@ std::string read_seeds(const Section& s, const Comparison& c) {
     if (std::isnan(s.seed_sd)) {
         for (auto& row : s.rows)
             if (!std::isnan(row_loss(row)))
-                return "The spread between seeds was not measured here. Elsewhere, for scale: the same model trained from different seeds ended with a standard deviation of "
-                       "0.012 nats (three seeds, SIZE=default) to 0.033 (five seeds, SIZE=tiny), and differences paired by seed with one of 0.002 to 0.014 (docs/LOG.md, "
+                return "The spread between seeds was not measured here. Elsewhere, for scale: the same model trained from different "
+                       "seeds ended with a standard deviation of "
+                       "0.012 nats (three seeds, SIZE=default) to 0.033 (five seeds, SIZE=tiny), and differences paired by seed with one "
+                       "of 0.002 to 0.014 (docs/LOG.md, "
                        "\"The spread between seeds\"). What it is for these runs takes more seeds to say.";
         return "";
     }
@@ -95,9 +107,13 @@ std::string read_text_interval(const Section& s, const Comparison& c) {
     if (!any) return "";
     std::string block = format("%zu neighbouring sequences", any->text.per_block);
     if (!std::isnan(context)) block += format(" (%.0f tokens)", double(any->text.per_block) * context);
-    std::string text = format("The interval over text is another thing: it pairs the %zu validation sequences and says how the difference to %s of these very weights would vary "
-                              "over more text of the same kind, not over another training. Sequences are consecutive windows of documents and so resemble their neighbours; the interval takes "
-                              "means of blocks of %s as independent, which is too narrow where likeness reaches further.", any->sequences, c.baseline.c_str(), block.c_str());
+    std::string text = format(
+        "The interval over text is another thing: it pairs the %zu validation sequences and says how the difference to %s of these very "
+        "weights would vary "
+        "over more text of the same kind, not over another training. Sequences are consecutive windows of documents and so resemble "
+        "their neighbours; the interval takes "
+        "means of blocks of %s as independent, which is too narrow where likeness reaches further.",
+        any->sequences, c.baseline.c_str(), block.c_str());
     text += holds.empty() ? format(" It excludes 0 for all %zu.", told) : " It holds 0 for: " + join(holds, ", ") + ".";
     return text;
 }
@@ -145,9 +161,14 @@ std::string read_curves(const Section& s, const std::vector<const Row*>& rows) {
     }
     std::string text = "Too few validations in the last tenth of the training to say whether the curves have flattened.";
     if (!slopes.empty()) {
-        text = format("Slope of the validation loss over the last %.0f%% of the tokens, in nats per doubling of the training: ", 100 * LAST) + join(slopes, ", ") + ". ";
-        text += falling ? "The curves have not flattened: this order is one of models still learning, and longer training can change it."
-                     : format("Within %.2f: the curves have flattened under this learning-rate schedule (a decayed rate flattens any curve).", FLAT_SLOPE);
+        text = format("Slope of the validation loss over the last %.0f%% of the tokens, in nats per doubling of the training: ",
+                      100 * LAST) +
+               join(slopes, ", ") + ". ";
+        text +=
+            falling
+                ? "The curves have not flattened: this order is one of models still learning, and longer training can change it."
+                : format("Within %.2f: the curves have flattened under this learning-rate schedule (a decayed rate flattens any curve).",
+                         FLAT_SLOPE);
     }
     if (!overfit.empty()) text += " Overfitting: the final validation loss is above its own minimum for " + join(overfit, ", ") + ".";
     if (ordered.size() >= 2) {
@@ -157,7 +178,8 @@ std::string read_curves(const Section& s, const std::vector<const Row*>& rows) {
             return join(list, " < ");
         };
         size_t pairs = ordered.size() * (ordered.size() - 1) / 2, swapped = swapped_pairs(early, final);
-        text += format(" Order of the means at %.0f%% of the tokens: %s. At the end: %s. ", 100 * EARLY, names(early).c_str(), names(final).c_str());
+        text += format(" Order of the means at %.0f%% of the tokens: %s. At the end: %s. ", 100 * EARLY, names(early).c_str(),
+                       names(final).c_str());
         text += swapped ? format("%zu of %zu pairs changed places.", swapped, pairs) : std::string("No pair changed places.");
     }
     return text;
@@ -169,13 +191,16 @@ static std::string read_sizes(const std::vector<const Row*>& group, const Sectio
     double low = 0, high = 0;
     for (const Row* row : group) {
         const Row* base = base_of(s, *row);
-        double relative = base ? 100 * (row_mean(*row, &Run::parameters_non_embedding) / row_mean(*base, &Run::parameters_non_embedding) - 1) : NOT_MEASURED;
+        double relative =
+            base ? 100 * (row_mean(*row, &Run::parameters_non_embedding) / row_mean(*base, &Run::parameters_non_embedding) - 1)
+                 : NOT_MEASURED;
         if (std::isnan(relative)) continue;
         low = std::min(low, relative);
         high = std::max(high, relative);
     }
     if (high - low <= 1) return "";
-    return format("Size differs within this table: parameters outside the embeddings lie between %+.0f%% and %+.0f%% of %s's.", low, high, c.baseline.c_str());
+    return format("Size differs within this table: parameters outside the embeddings lie between %+.0f%% and %+.0f%% of %s's.", low, high,
+                  c.baseline.c_str());
 }
 
 static std::string read_rates(const Section& s, const Comparison& c) {
@@ -188,7 +213,8 @@ static std::string read_rates(const Section& s, const Comparison& c) {
             list.push_back(row.label + " " + own->second + " (" + c.baseline + " " + theirs->second + ")");
     }
     if (list.empty()) return "";
-    return "Learning rates differ: " + join(list, ", ") + ". That is fair when each was tuned (the picture of loss against rate shows it), and not otherwise.";
+    return "Learning rates differ: " + join(list, ", ") +
+           ". That is fair when each was tuned (the picture of loss against rate shows it), and not otherwise.";
 }
 
 std::vector<std::string> honest_reading(const Section& s, const Comparison& c, double unigram) {
@@ -197,7 +223,9 @@ std::vector<std::string> honest_reading(const Section& s, const Comparison& c, d
     add(read_differences(s, c));
     add(read_seeds(s, c));
     add(read_text_interval(s, c));
-    if (s.rows.size() > 2) add("Rows are sorted by their mean loss. Verdicts are against the baseline only: two neighbours in the table were not tested against each other.");
+    if (s.rows.size() > 2)
+        add("Rows are sorted by their mean loss. Verdicts are against the baseline only: two neighbours in the table were not tested "
+            "against each other.");
     add(read_rates(s, c));
     std::set<std::string> positions;
     for (auto& row : s.rows) positions.insert(row.pos);
@@ -216,12 +244,15 @@ std::vector<std::string> honest_reading(const Section& s, const Comparison& c, d
             if (row_loss(*row) >= unigram) beaten.push_back(short_name(s, *row) + " (" + pos + ")");
             // MLA always has its own rotary part, whatever --pos says of the rest.
             if (row->attn == "mla" && group.size() > 1 && (pos == "learned" || pos == "sinusoidal" || pos == "none"))
-                add(head + "mla keeps its own rotary positions here while the others have none: this difference is one of positions as much as of attention. "
-                           "Compare mla under rope, alibi or power.");
+                add(head +
+                    "mla keeps its own rotary positions here while the others have none: this difference is one of positions as much as "
+                    "of attention. "
+                    "Compare mla under rope, alibi or power.");
         }
         if (std::string text = read_sizes(group, s, c); !text.empty()) add(head + text);
     }
-    if (!beaten.empty()) add("Not better than the frequencies of single tokens (unigram baseline): " + join(beaten, ", ") + ". Train longer.");
+    if (!beaten.empty())
+        add("Not better than the frequencies of single tokens (unigram baseline): " + join(beaten, ", ") + ". Train longer.");
     return out;
 }
 
@@ -237,19 +268,23 @@ std::vector<std::pair<std::string, std::string>> setup_facts(const Section& s) {
     const Run& first = s.rows[0].runs[0];
     std::string tokens = all([](const Run& r) {
         double n = number_at(r.options, "batch_tokens") * double(r.steps);
-        return r.steps < 0 || std::isnan(n) ? std::string() : show_count(n) + " tokens (" + show(n / r.train_tokens, "%.1f") + " passes over the data)";
+        return r.steps < 0 || std::isnan(n) ? std::string()
+                                            : show_count(n) + " tokens (" + show(n / r.train_tokens, "%.1f") + " passes over the data)";
     });
     return {
-        {"data", option("data") + ": " + show_count(first.train_tokens) + " training and " + show_count(first.val_tokens) + " validation tokens, vocabulary " +
-                     show(first.vocab_size, "%.0f")},
+        {"data", option("data") + ": " + show_count(first.train_tokens) + " training and " + show_count(first.val_tokens) +
+                     " validation tokens, vocabulary " + show(first.vocab_size, "%.0f")},
         {"data fingerprint", s.data.empty() ? "-" : s.data},
-        {"size", "layers " + option("layers") + "; width " + option("width") + "; heads " + option("heads") + "; context " + option("context")},
+        {"size",
+         "layers " + option("layers") + "; width " + option("width") + "; heads " + option("heads") + "; context " + option("context")},
         {"training", option("steps") + " steps of " + option("batch_tokens") + " tokens = " + tokens},
-        {"learning rate", option("lr") + "; schedule " + option("schedule") + "; warm-up " + option("warmup") + " steps, down to " + option("final_fraction") +
-                              " of it; weight decay " + option("weight_decay") + "; gradient clip " + option("grad_clip")},
+        {"learning rate", option("lr") + "; schedule " + option("schedule") + "; warm-up " + option("warmup") + " steps, down to " +
+                              option("final_fraction") + " of it; weight decay " + option("weight_decay") + "; gradient clip " +
+                              option("grad_clip")},
         {"positions", all([](const Run& r) { return r.pos; })},
         {"seeds", all([](const Run& r) { return r.seed < 0 ? "" : std::to_string(r.seed); })},
-        {"machine", all([](const Run& r) { return r.cpu.empty() ? "" : r.cpu + (r.threads.empty() ? "" : ", " + r.threads + " threads"); })},
+        {"machine",
+         all([](const Run& r) { return r.cpu.empty() ? "" : r.cpu + (r.threads.empty() ? "" : ", " + r.threads + " threads"); })},
         {"build", all([](const Run& r) {
              std::vector<std::string> parts;
              for (const std::string& part : {r.commit.empty() ? "" : "commit " + r.commit, r.compiler, r.backend, r.precision})
@@ -268,7 +303,8 @@ std::vector<std::string> mixed_origins(const Comparison& c) {
                 kinds.insert(r.backend + " " + r.precision);
             }
     std::vector<std::string> out;
-    if (commits.size() > 1) out.push_back(format("The runs were made by %zu versions of the source (commits differ, see the setup).", commits.size()));
+    if (commits.size() > 1)
+        out.push_back(format("The runs were made by %zu versions of the source (commits differ, see the setup).", commits.size()));
     if (kinds.size() > 1) out.push_back("The runs differ in backend or precision: small differences of loss may come from that.");
     return out;
 }

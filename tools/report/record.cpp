@@ -27,7 +27,8 @@ static std::string dumped(const json& j, int indent) { return j.dump(indent, ' '
 static std::string thinned_metrics(const Run& run) {
     // Six digits of a training loss: a picture shows three. Steps of thinned points are not whole; they stand for a few each.
     std::string text;
-    for (size_t i = 0; i < run.train.tokens.size(); i++) text += format("{\"tokens\":%.6g,\"loss\":%.6g}\n", run.train.tokens[i], run.train.loss[i]);
+    for (size_t i = 0; i < run.train.tokens.size(); i++)
+        text += format("{\"tokens\":%.6g,\"loss\":%.6g}\n", run.train.tokens[i], run.train.loss[i]);
     const double per_step = number_at(run.options, "batch_tokens");
     for (size_t i = 0; i < run.val.tokens.size(); i++) {
         const bool last = i + 1 == run.val.tokens.size();
@@ -37,7 +38,8 @@ static std::string thinned_metrics(const Run& run) {
         line["tokens"] = run.val.tokens[i];
         line["val_loss"] = run.val.loss[i];
         if (last) {
-            for (auto& [key, value] : {std::pair{"seconds", run.seconds}, {"bits_per_byte", run.bits_per_byte}, {"tokens_per_second", run.tokens_per_second}})
+            for (auto& [key, value] :
+                 {std::pair{"seconds", run.seconds}, {"bits_per_byte", run.bits_per_byte}, {"tokens_per_second", run.tokens_per_second}})
                 line[key] = std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
         }
         text += line.dump() + "\n";
@@ -64,7 +66,8 @@ bool write_record(const std::string& from, const std::string& to, Problems& prob
     if (!run.sequences.empty()) replace_if_changed(to + "/val_sequences.f32", read_text(from + "/val_sequences.f32"));
     if (!run.positions.empty()) replace_if_changed(to + "/val_positions.f32", read_text(from + "/val_positions.f32"));
     if (!run.sample.empty())
-        replace_if_changed(to + "/samples.txt", format("=== step %lld, %zu bytes ===\n", (long long)run.last_step, run.sample.size()) + run.sample + "\n\n");
+        replace_if_changed(to + "/samples.txt",
+                           format("=== step %lld, %zu bytes ===\n", (long long)run.last_step, run.sample.size()) + run.sample + "\n\n");
     return true;
 }
 

@@ -51,7 +51,8 @@ static ReportOptions parse(int argc, char** argv) {
             std::string text = value();
             char* end;
             o.selection.alpha = strtod(text.c_str(), &end);
-            ensure_usage(*end == 0 && o.selection.alpha > 0 && o.selection.alpha < 0.5, "--alpha %s: give a probability between 0 and 0.5", printable(text).c_str());
+            ensure_usage(*end == 0 && o.selection.alpha > 0 && o.selection.alpha < 0.5,
+                         "--alpha %s: give a probability between 0 and 0.5", printable(text).c_str());
         }
         else if (a == "--no-plot") o.plot = false;
         else if (a == "--quiet") o.quiet = true;
@@ -61,14 +62,16 @@ static ReportOptions parse(int argc, char** argv) {
         else o.selection.folders.push_back(a);
     }
     ensure_usage(o.help || !o.selection.folders.empty(), "which runs? report runs/NAME; see report --help");
-    ensure_usage(o.help || !o.record || o.selection.folders.size() == 2, "report --record RUNS DIR: give the runs and the folder for their records");
+    ensure_usage(o.help || !o.record || o.selection.folders.size() == 2,
+                 "report --record RUNS DIR: give the runs and the folder for their records");
     ensure_usage(o.help || !o.fill || (o.selection.folders.size() == 1 && !o.out.empty()), "report --fill TEMPLATE --out PAGE: give both");
     if (!o.selection.folders.empty() && o.out.empty()) o.out = o.selection.folders[0];
     return o;
 }
 
 static std::string shell_quote(const std::string& s) {
-    if (!s.empty() && s.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/+:=,") == std::string::npos) return s;
+    if (!s.empty() && s.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/+:=,") == std::string::npos)
+        return s;
     std::string q = "'";
     for (char c : s) q += c == '\'' ? "'\\''" : std::string(1, c);
     return q + "'";
@@ -79,8 +82,11 @@ static std::string write_png(const std::string& svg) {
     if (std::system("command -v rsvg-convert >/dev/null 2>&1") != 0)
         return "rsvg-convert is missing, so the pictures are SVG only. It comes with librsvg2-bin: apt-get install -y librsvg2-bin";
     std::string png = svg.substr(0, svg.size() - 4) + ".png";
-    int status = std::system(("rsvg-convert " + shell_quote(fs::absolute(svg).string()) + " -o " + shell_quote(fs::absolute(png).string())).c_str());
-    return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "rsvg-convert failed (its message is above); the picture is " + svg;
+    int status = std::system(
+        ("rsvg-convert " + shell_quote(fs::absolute(svg).string()) + " -o " + shell_quote(fs::absolute(png).string())).c_str());
+    return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0
+               ? ""
+               : "rsvg-convert failed (its message is above); the picture is " + svg;
 }
 
 // The unigram baseline reads all training tokens: kept for the next refresh, under the fingerprint of what it was computed from.
@@ -134,8 +140,10 @@ static void report(const ReportOptions& o) {
 
     std::string png_problem;
     struct Sheet { const char* file; const std::vector<Picture>& pictures; size_t columns; const char* words; };
-    const Sheet sheets[] = {{"cache", d.gallery.cache, 2, "validation loss against cache"}, {"differences", d.gallery.differences, 2, "differences with their intervals"},
-                            {"loss", d.gallery.curves, 3, "loss curves"}, {"rates", d.gallery.rates, 2, "loss against learning rate"},
+    const Sheet sheets[] = {{"cache", d.gallery.cache, 2, "validation loss against cache"},
+                            {"differences", d.gallery.differences, 2, "differences with their intervals"},
+                            {"loss", d.gallery.curves, 3, "loss curves"},
+                            {"rates", d.gallery.rates, 2, "loss against learning rate"},
                             {"positions", d.gallery.positions, 2, "loss by position in the context"}};
     for (auto& sheet : sheets) {
         if (!o.plot || sheet.pictures.empty()) continue;

@@ -46,15 +46,18 @@ std::string Run::data_key() const { return fingerprint + (std::isnan(val_tokens)
 // What is harmless to the curve, or is shown in a column of its own.
 static bool tells_rows_apart(const std::string& key) {
     static const std::set<std::string> harmless = {
-        "pos", "seed", "run", "runs_dir", "resume", "overwrite", "config", "config_file", "threads", "quiet", "dry_run", "stop_at", "save_every", "keep",
-        "val_every", "sample_every", "sample_tokens", "temperature", "top_k", "top_p", "min_p", "prompt", "micro_batch", "recompute", "comm_timeout",
-        "rank_logs", "zero", "deterministic_ranks", "tokenizer", "val_tokens"};
+        "pos",         "seed",         "run",           "runs_dir",     "resume",    "overwrite",  "config",
+        "config_file", "threads",      "quiet",         "dry_run",      "stop_at",   "save_every", "keep",
+        "val_every",   "sample_every", "sample_tokens", "temperature",  "top_k",     "top_p",      "min_p",
+        "prompt",      "micro_batch",  "recompute",     "comm_timeout", "rank_logs", "zero",       "deterministic_ranks",
+        "tokenizer",   "val_tokens"};
     return !harmless.count(key);
 }
 
 void read_config(Run& run, const json& config) {
     run.config = config;
-    const json model = object_at(config, "model"), machine = object_at(config, "machine"), build = object_at(config, "build"), data = object_at(config, "data");
+    const json model = object_at(config, "model"), machine = object_at(config, "machine"), build = object_at(config, "build"),
+               data = object_at(config, "data");
     run.options = object_at(config, "options");
     if (auto s = text_at(config, "attn"); !s.empty()) run.attn = s;
     for (const auto& [key, plain] : {std::pair{"norm", "layernorm"}, {"mlp", "gelu"}})          // another norm or MLP is another row
@@ -78,7 +81,8 @@ void read_config(Run& run, const json& config) {
     run.train_fingerprint = text_at(data, "train_fingerprint");
     run.unigram = number_at(object_at(config, "record"), "unigram");
     for (auto& [key, value] : data.items())              // train_fingerprint, val_fingerprint, tokenizer_fingerprint
-        if (key.ends_with("fingerprint")) run.fingerprint += (run.fingerprint.empty() ? "" : ", ") + key.substr(0, key.find('_')) + " " + text_at(data, key.c_str());
+        if (key.ends_with("fingerprint"))
+            run.fingerprint += (run.fingerprint.empty() ? "" : ", ") + key.substr(0, key.find('_')) + " " + text_at(data, key.c_str());
     for (auto& [key, value] : run.options.items())
         if (tells_rows_apart(key) && !(key == "data" && !run.fingerprint.empty())) run.identity[key] = text_at(run.options, key.c_str());
     for (const json* part : {&config, &model, &build})   // chosen when the program was built
@@ -125,7 +129,8 @@ static void say_what_is_missing(const Run& run, Problems& problems) {
     if (run.train.loss.empty() && run.val.loss.empty())
         problems.push_back(run.dir + "/metrics.jsonl holds no measurement: this run has not trained, it has no loss in the table.");
     else if (run.val.loss.empty())
-        problems.push_back(run.dir + "/metrics.jsonl holds no validation loss (every run measures one at its end): it is left out of the differences.");
+        problems.push_back(
+            run.dir + "/metrics.jsonl holds no validation loss (every run measures one at its end): it is left out of the differences.");
     else if (!run.finished())
         problems.push_back(format("%s stopped at step %lld of %lld: its loss is shown with *, and left out of the differences.",
                                   run.name.c_str(), (long long)run.last_step, (long long)run.steps));
@@ -149,8 +154,10 @@ static void read_sequences(Run& run, Problems& problems) {
     if (values.empty()) return;
     double difference = std::abs(mean(values) - run.val_loss());
     if (difference < 1e-3) run.sequences = values;
-    else problems.push_back(format("%s/val_sequences.f32: the mean of its %zu sequences is %.6f, the validation loss is %.6f: it was left out.",
-                                   run.dir.c_str(), values.size(), mean(values), run.val_loss()));
+    else
+        problems.push_back(
+            format("%s/val_sequences.f32: the mean of its %zu sequences is %.6f, the validation loss is %.6f: it was left out.",
+                   run.dir.c_str(), values.size(), mean(values), run.val_loss()));
     values = read_floats(run.dir + "/val_positions.f32");
     if (!values.empty() && std::abs(mean(values) - run.val_loss()) < 1e-3) run.positions = values;
 }
@@ -191,7 +198,8 @@ double unigram_baseline(const Run& run) {
     std::string data = text_at(run.options, "data");
     ensure(T > 0 && run.vocab_size > 0 && run.vocab_size < 1e9 && !data.empty(), "config.json names no context, vocabulary or data folder");
     Dataset train = dataset_open(data, "train", size_t(T), size_t(V)), val = dataset_open(data, "val", size_t(T), size_t(V));
-    ensure(run.train_fingerprint.empty() || run.train_fingerprint == train.fingerprint, "%s holds other training tokens now than the runs saw", data.c_str());
+    ensure(run.train_fingerprint.empty() || run.train_fingerprint == train.fingerprint,
+           "%s holds other training tokens now than the runs saw", data.c_str());
     std::vector<uint64_t> train_counts(size_t(V), 0), val_counts(size_t(V), 0);
     for (auto& shard : train.shards)
         for (uint32_t token : shard_read_all(shard)) train_counts.at(token)++;

@@ -1,6 +1,7 @@
 // One run as the report sees it: read from the folder that the trainer wrote (config.json, metrics.jsonl, samples.txt,
-// val_sequences.f32), whole or as the small record kept of it (record.h), which is a folder of the same kind. A field that is missing or null is NaN and is shown as "-";
-// nothing that a run's files hold makes the report crash. Problems are collected as sentences, to be shown with the tables.
+// val_sequences.f32), whole or as the small record kept of it (record.h), which is a folder of the same kind. A field that is missing or
+// null is NaN and is shown as "-"; nothing that a run's files hold makes the report crash. Problems are collected as sentences, to be
+// shown with the tables.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -63,28 +63,32 @@ static std::string joined(const std::vector<Point>& points) {
 }
 
 void Picture::line(Point a, Point b, const std::string& classes, double stroke, bool dashed) {
-    body += "<line x1=\"" + number(a.x) + "\" y1=\"" + number(a.y) + "\" x2=\"" + number(b.x) + "\" y2=\"" + number(b.y) + "\" class=\"" + classes +
-            "\" stroke-width=\"" + number(stroke) + (dashed ? "\" stroke-dasharray=\"4 3" : "") + "\"/>\n";
+    body += "<line x1=\"" + number(a.x) + "\" y1=\"" + number(a.y) + "\" x2=\"" + number(b.x) + "\" y2=\"" + number(b.y) + "\" class=\"" +
+            classes + "\" stroke-width=\"" + number(stroke) + (dashed ? "\" stroke-dasharray=\"4 3" : "") + "\"/>\n";
 }
 void Picture::path(const std::vector<Point>& points, const std::string& classes, double stroke) {
     if (points.size() > 1)
-        body += "<polyline points=\"" + joined(points) + "\" fill=\"none\" class=\"" + classes + "\" stroke-width=\"" + number(stroke) + "\" stroke-linejoin=\"round\"/>\n";
+        body += "<polyline points=\"" + joined(points) + "\" fill=\"none\" class=\"" + classes + "\" stroke-width=\"" + number(stroke) +
+                "\" stroke-linejoin=\"round\"/>\n";
 }
 void Picture::area(const std::vector<Point>& points, const std::string& classes, double opacity) {
-    if (points.size() > 2) body += "<polygon points=\"" + joined(points) + "\" class=\"" + classes + "\" fill-opacity=\"" + number(opacity) + "\"/>\n";
+    if (points.size() > 2)
+        body += "<polygon points=\"" + joined(points) + "\" class=\"" + classes + "\" fill-opacity=\"" + number(opacity) + "\"/>\n";
 }
 void Picture::rectangle(Point a, Point b, const std::string& classes, double opacity) {
-    body += "<rect x=\"" + number(std::min(a.x, b.x)) + "\" y=\"" + number(std::min(a.y, b.y)) + "\" width=\"" + number(std::abs(b.x - a.x)) + "\" height=\"" +
-            number(std::abs(b.y - a.y)) + "\" class=\"" + classes + "\" fill-opacity=\"" + number(opacity) + "\"/>\n";
+    body += "<rect x=\"" + number(std::min(a.x, b.x)) + "\" y=\"" + number(std::min(a.y, b.y)) + "\" width=\"" +
+            number(std::abs(b.x - a.x)) + "\" height=\"" + number(std::abs(b.y - a.y)) + "\" class=\"" + classes + "\" fill-opacity=\"" +
+            number(opacity) + "\"/>\n";
 }
 void Picture::text(Point at, const std::string& s, const std::string& classes, const char* anchor, double size) {
-    body += "<text x=\"" + number(at.x) + "\" y=\"" + number(at.y) + "\" class=\"" + classes + "\" text-anchor=\"" + anchor + "\" font-size=\"" + number(size) + "\">" +
-            escape_markup(s) + "</text>\n";
+    body += "<text x=\"" + number(at.x) + "\" y=\"" + number(at.y) + "\" class=\"" + classes + "\" text-anchor=\"" + anchor +
+            "\" font-size=\"" + number(size) + "\">" + escape_markup(s) + "</text>\n";
 }
 void Picture::marker(Point at, int shape, const std::string& classes, double r, const std::string& tip) {
     std::string title = tip.empty() ? "" : "<title>" + escape_markup(tip) + "</title>";
     if (shape == 0) {
-        body += "<circle cx=\"" + number(at.x) + "\" cy=\"" + number(at.y) + "\" r=\"" + number(r) + "\" class=\"" + classes + "\">" + title + "</circle>\n";
+        body += "<circle cx=\"" + number(at.x) + "\" cy=\"" + number(at.y) + "\" r=\"" + number(r) + "\" class=\"" + classes + "\">" +
+                title + "</circle>\n";
         return;
     }
     double q = 0.9 * r;
@@ -144,8 +148,10 @@ std::vector<double> spread_labels(const std::vector<double>& wanted, double gap,
 // ---- whole drawings
 
 std::string colour_rules(bool dark) {
-    static const char* light_colours[COLOURS] = {"#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#666666"};
-    static const char* dark_colours[COLOURS] = {"#FFFFFF", "#FF8A3D", "#5AB4F0", "#2FD0A0", "#F0A5CC", "#F5C04A", "#8FD3FF", "#D9A066", "#AAAAAA"};
+    static const char* light_colours[COLOURS] = {"#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7",
+                                                 "#E69F00", "#56B4E9", "#8C510A", "#666666"};
+    static const char* dark_colours[COLOURS] = {"#FFFFFF", "#FF8A3D", "#5AB4F0", "#2FD0A0", "#F0A5CC",
+                                                "#F5C04A", "#8FD3FF", "#D9A066", "#AAAAAA"};
     std::string s;
     for (int i = 0; i < COLOURS; i++) {
         const char* c = dark ? dark_colours[i] : light_colours[i];
@@ -156,8 +162,8 @@ std::string colour_rules(bool dark) {
 }
 
 std::string inline_svg(const Picture& p) {
-    return format("<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"", p.width, p.height) + escape_markup(p.title) + "\" style=\"max-width:" +
-           format("%.0fpx\">\n", 1.25 * p.width) + p.body + "</svg>\n";
+    return format("<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"", p.width, p.height) + escape_markup(p.title) +
+           "\" style=\"max-width:" + format("%.0fpx\">\n", 1.25 * p.width) + p.body + "</svg>\n";
 }
 
 std::string svg_file(const std::string& title, const std::vector<Picture>& pictures, size_t columns) {
@@ -177,8 +183,11 @@ std::string svg_file(const std::string& title, const std::vector<Picture>& pictu
         width = std::max(width, x);
     }
     height += row_height + GAP;
-    return format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n",
-                  width, height, width, height) +
-           "<style>\n" + colour_rules(false) + "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#FFF\"/>\n<text x=\"12\" y=\"20\" class=\"ink\" font-size=\"15\">" + escape_markup(title) +
-           "</text>\n" + placed + "</svg>\n";
+    return format(
+               "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
+               "font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n",
+               width, height, width, height) +
+           "<style>\n" + colour_rules(false) +
+           "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#FFF\"/>\n<text x=\"12\" y=\"20\" class=\"ink\" font-size=\"15\">" +
+           escape_markup(title) + "</text>\n" + placed + "</svg>\n";
 }

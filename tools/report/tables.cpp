@@ -16,7 +16,10 @@ std::string verdict_words(const Difference& d) {
 }
 
 static Tone tone_of(const Difference& d) {
-    return d.verdict == Verdict::better ? Tone::better : d.verdict == Verdict::worse ? Tone::worse : d.verdict == Verdict::baseline ? Tone::quiet : Tone::plain;
+    return d.verdict == Verdict::better     ? Tone::better
+           : d.verdict == Verdict::worse    ? Tone::worse
+           : d.verdict == Verdict::baseline ? Tone::quiet
+                                            : Tone::plain;
 }
 
 std::string precision_of(const Section& s) {
@@ -95,7 +98,8 @@ Table results_table(const Section& s, const Comparison& c) {
         if (losses.size() < row.runs.size() && !std::isnan(row_loss(row))) loss += "*";
         std::vector<std::string> cells = {loss, d.verdict == Verdict::baseline ? "0" : show_signed(d.seeds.mean), verdict_words(d)};
         if (seeds) cells.push_back(std::to_string(seeds_of(row)));
-        cells.insert(cells.end(), {cache_of(s, row), show_count(row_mean(row, &Run::parameters_non_embedding)), show(row_mean(row, &Run::bits_per_byte), "%.4f")});
+        cells.insert(cells.end(), {cache_of(s, row), show_count(row_mean(row, &Run::parameters_non_embedding)),
+                                   show(row_mean(row, &Run::bits_per_byte), "%.4f")});
         add_row(t, s, i, cells);
     }
     return t;
@@ -103,15 +107,17 @@ Table results_table(const Section& s, const Comparison& c) {
 
 Table differences_table(const Section& s, const Comparison& c) {
     Table t = start(s);
-    t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", format("%g%% over seeds", 100 * (1 - c.alpha)), format("corrected for %zu", s.tests), "p, corrected",
-                                     "95% over text", "seeds to tell 0.01"});
+    t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", format("%g%% over seeds", 100 * (1 - c.alpha)),
+                                     format("corrected for %zu", s.tests), "p, corrected", "95% over text", "seeds to tell 0.01"});
     end_header(t, s);
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Difference& d = s.differences[i];
         if (d.seeds.n == 0) continue;
         std::string needed = d.seeds.n < 2 ? "-" : d.seeds_needed ? std::to_string(d.seeds_needed) : "> 10000";
-        add_row(t, s, i, {show_signed(d.seeds.mean), show_pairs(s.rows[i], d), show_interval(d.seeds.mean, d.half), show_interval(d.seeds.mean, d.corrected_half),
-                          show_p(d.corrected_p), show_interval(d.text.mean, d.text.half_width), needed});
+        add_row(t, s, i,
+                {show_signed(d.seeds.mean), show_pairs(s.rows[i], d), show_interval(d.seeds.mean, d.half),
+                 show_interval(d.seeds.mean, d.corrected_half), show_p(d.corrected_p), show_interval(d.text.mean, d.text.half_width),
+                 needed});
     }
     return t;
 }
@@ -123,9 +129,10 @@ Table sizes_table(const Section& s) {
     for (size_t i = 0; i < s.rows.size(); i++) {
         const Row& row = s.rows[i];
         double seconds = row_mean(row, &Run::seconds);
-        add_row(t, s, i, {show_count(row_mean(row, &Run::parameters)), show_count(row_mean(row, &Run::parameters_non_embedding)), cache_of(s, row),
-                          show_count(row_mean(row, &Run::flops_per_token)), show_count(row_mean(row, &Run::tokens_per_second)),
-                          std::isnan(seconds) ? "-" : show_duration(seconds)});
+        add_row(t, s, i,
+                {show_count(row_mean(row, &Run::parameters)), show_count(row_mean(row, &Run::parameters_non_embedding)), cache_of(s, row),
+                 show_count(row_mean(row, &Run::flops_per_token)), show_count(row_mean(row, &Run::tokens_per_second)),
+                 std::isnan(seconds) ? "-" : show_duration(seconds)});
         t.tones.back() = Tone::plain;
     }
     return t;
@@ -190,7 +197,11 @@ std::string table_for_html(const Table& t) {
         out += t.tones[r] == Tone::quiet ? "<tr class=\"base\">" : "<tr>";
         for (size_t c = 0; c < t.rows[r].size(); c++) {
             bool verdict = t.header[c] == "verdict";
-            out += cell("td", c, t.rows[r][c], !verdict ? "" : t.tones[r] == Tone::better ? "good" : t.tones[r] == Tone::worse ? "bad" : "");
+            out += cell("td", c, t.rows[r][c],
+                        !verdict                     ? ""
+                        : t.tones[r] == Tone::better ? "good"
+                        : t.tones[r] == Tone::worse  ? "bad"
+                                                     : "");
         }
         out += "</tr>\n";
     }

@@ -38,7 +38,9 @@ inline std::string show_p(double p) { return std::isnan(p) ? "-" : p < 0.0001 ? 
 
 inline std::string show_duration(double seconds) {
     long long s = std::llround(seconds);
-    return s >= 3600 ? format("%lldh%02lldm", s / 3600, s % 3600 / 60) : s >= 60 ? format("%lldm%02llds", s / 60, s % 60) : format("%llds", s);
+    return s >= 3600 ? format("%lldh%02lldm", s / 3600, s % 3600 / 60)
+           : s >= 60 ? format("%lldm%02llds", s / 60, s % 60)
+                     : format("%llds", s);
 }
 
 inline std::string join(const std::vector<std::string>& parts, const char* between) {
