@@ -42,12 +42,14 @@ __device__ __forceinline__ void store_bias_partial(float2* out, float2 sum, floa
     }
     __syncthreads();
     if (threadIdx.x == 0)
-        *out = make_float2(factor * (scratch[0] + scratch[1] + scratch[2] + scratch[3]), factor * (scratch[4] + scratch[5] + scratch[6] + scratch[7]));
+        *out = make_float2(factor * (scratch[0] + scratch[1] + scratch[2] + scratch[3]),
+                           factor * (scratch[4] + scratch[5] + scratch[6] + scratch[7]));
 }
 
 // dp, da (=, or += when accumulate) from one float2 (sum dS log2(1 + a d), sum dS d / (1 + a d)) per head and tile of queries.
 // partials: (B, NH, tiles). One warp per head, grid (NH); each lane adds every 32nd partial, then a shuffle tree: a fixed order.
-__global__ void sdpa_bias_gradient_kernel(float* dp, float* da, const float2* partials, PositionBias bias, int B, int NH, int tiles, int accumulate) {
+__global__ void sdpa_bias_gradient_kernel(float* dp, float* da, const float2* partials, PositionBias bias, int B, int NH, int tiles,
+                                          int accumulate) {
     const int h = blockIdx.x, lane = threadIdx.x;
     float sum_p = 0.0f, sum_a = 0.0f;
     for (int i = lane; i < B * tiles; i += 32) {

@@ -27,8 +27,8 @@ template <int HEADS> __device__ __forceinline__ void add_products(float (&sum)[H
 // Grid: (pieces, NKV * head groups, rows). Shared: q (HEADS, d_k + d_shared), weights (HEADS, DECODE_SPLIT).
 // (unroll 1: unrolled, the loops spill registers; so do 8 heads a block. More heads than 4 read the cache again, from L2.)
 template <int HEADS> __global__ void __launch_bounds__(BLOCK)
-sdpa_decode_kernel(float* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v, const floatX* shared, const float* k_rope,
-                   PositionBias bias, DecodeShape s, DecodeBatch batch, float scale) {
+    sdpa_decode_kernel(float* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v, const floatX* shared,
+                       const float* k_rope, PositionBias bias, DecodeShape s, DecodeBatch batch, float scale) {
     const int row = int(blockIdx.z), group = s.NH / s.NKV, groups = (group + HEADS - 1) / HEADS;
     const int kv = int(blockIdx.y) / groups, g0 = int(blockIdx.y) % groups * HEADS, heads = min(HEADS, group - g0), h0 = kv * group + g0;
     const int position = batch.position[row], sequence = batch.sequence[row], j0 = int(blockIdx.x) * DECODE_SPLIT;
@@ -123,11 +123,14 @@ __global__ void __launch_bounds__(BLOCK) combine_kernel(floatX* o, const float* 
     if (!batch.weights) return;
     float* weights = batch.weights + head * batch.capacity;
     for (int j = int(threadIdx.x); j < batch.capacity; j += BLOCK)
-        weights[j] = j <= batch.position[blockIdx.y] ? weights[j] * exp2f((from[j / DECODE_SPLIT * piece] - top) * 1.4426950408889634f) / sum : 0.0f;
+        weights[j] = j <= batch.position[blockIdx.y]
+                         ? weights[j] * exp2f((from[j / DECODE_SPLIT * piece] - top) * 1.4426950408889634f) / sum
+                         : 0.0f;
 }
 
 // One thread: one element of one row.
-__global__ void __launch_bounds__(BLOCK) cache_append_kernel(floatX* cache, const floatX* from, size_t from_row, int heads, int width, DecodeBatch batch) {
+__global__ void __launch_bounds__(BLOCK)
+    cache_append_kernel(floatX* cache, const floatX* from, size_t from_row, int heads, int width, DecodeBatch batch) {
     const size_t i = size_t(blockIdx.x) * BLOCK + threadIdx.x, per_row = size_t(heads) * width, row = i / per_row, h = i % per_row / width;
     if (row >= size_t(batch.rows)) return;
     const size_t slot = (size_t(batch.sequence[row]) * heads + h) * batch.capacity + batch.position[row];
@@ -135,15 +138,15 @@ __global__ void __launch_bounds__(BLOCK) cache_append_kernel(floatX* cache, cons
 }
 }  // namespace
 
-void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v, const floatX* shared,
-                 const floatM* k_rope, const PositionBias& bias, const DecodeShape& s, const DecodeBatch& batch) {
+void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_shared, const floatX* k, const floatX* v,
+                 const floatX* shared, const floatM* k_rope, const PositionBias& bias, const DecodeShape& s, const DecodeBatch& batch) {
     if (batch.rows == 0) return;
     const int group = s.NH / s.NKV, heads = group == 1 ? 1 : 4, splits = int(ceil_div(size_t(batch.longest), size_t(DECODE_SPLIT)));
     const size_t smem = size_t(heads) * (s.d_k + s.d_shared + DECODE_SPLIT) * sizeof(float);
     ensure(batch.rows <= 65535, "sdpa_decode: %d rows in one call; a grid holds 65535, use a smaller chunk or batch", batch.rows);
     auto kernel = heads == 1 ? sdpa_decode_kernel<1> : sdpa_decode_kernel<4>;
-    launch(kernel, dim3(unsigned(splits), unsigned(s.NKV) * unsigned(ceil_div(size_t(group), size_t(heads))), unsigned(batch.rows)), dim3(BLOCK), smem)(
-        partial, q, q_shared, k, v, shared, k_rope, bias, s, batch, float(s.scale));
+    launch(kernel, dim3(unsigned(splits), unsigned(s.NKV) * unsigned(ceil_div(size_t(group), size_t(heads))), unsigned(batch.rows)),
+           dim3(BLOCK), smem)(partial, q, q_shared, k, v, shared, k_rope, bias, s, batch, float(s.scale));
     launch(combine_kernel, dim3(unsigned(s.NH), unsigned(batch.rows)), dim3(BLOCK), 0)(o, partial, s, batch, splits);
 }
 

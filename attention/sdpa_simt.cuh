@@ -47,7 +47,8 @@ __device__ __forceinline__ void simt_products(float (&s)[SIMT_ROWS], const float
     }
 }
 // sum[r][columns of this lane] += sum_j weights[r][j] * streamed row j
-__device__ __forceinline__ void simt_accumulate(float (&sum)[SIMT_ROWS][SIMT_COLUMNS], const float* weights, const float* stream, int ld, int d, int lane) {
+__device__ __forceinline__ void simt_accumulate(float (&sum)[SIMT_ROWS][SIMT_COLUMNS], const float* weights, const float* stream, int ld,
+                                                int d, int lane) {
     for (int j = 0; j < SIMT_STREAM; j++)
 #pragma unroll
         for (int i = 0; i < SIMT_COLUMNS; i++) {
@@ -57,7 +58,8 @@ __device__ __forceinline__ void simt_accumulate(float (&sum)[SIMT_ROWS][SIMT_COL
             for (int r = 0; r < SIMT_ROWS; r++) sum[r][i] += weights[r * SIMT_STREAM + j] * x;
         }
 }
-__device__ __forceinline__ void simt_store(floatX* matrix, const float (&sum)[SIMT_ROWS][SIMT_COLUMNS], int row0, int T, int d, size_t stride, int lane) {
+__device__ __forceinline__ void simt_store(floatX* matrix, const float (&sum)[SIMT_ROWS][SIMT_COLUMNS], int row0, int T, int d,
+                                           size_t stride, int lane) {
 #pragma unroll
     for (int r = 0; r < SIMT_ROWS; r++)
 #pragma unroll
@@ -66,8 +68,9 @@ __device__ __forceinline__ void simt_store(floatX* matrix, const float (&sum)[SI
 }
 
 // o, lse =. Grid (tiles of SIMT_OWN queries, NH, B).
-__global__ void __launch_bounds__(SDPA_THREADS) sdpa_simt_forward_kernel(floatX* o, float* lse, const floatX* q, const floatX* k, const floatX* v,
-                                                                         PositionBias position_bias, SdpaShape s, float scale) {
+__global__ void __launch_bounds__(SDPA_THREADS)
+    sdpa_simt_forward_kernel(floatX* o, float* lse, const floatX* q, const floatX* k, const floatX* v, PositionBias position_bias,
+                             SdpaShape s, float scale) {
     const SimtTiles x = simt_tiles(s.d_qk, s.d_v);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, T = s.T;
     const int q0 = blockIdx.x * SIMT_OWN, h = blockIdx.y, b = blockIdx.z, kv = h / (s.NH / s.NKV), row0 = q0 + warp * SIMT_ROWS;
@@ -113,9 +116,9 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_simt_forward_kernel(floatX*
 }
 
 // dq =, bias_partials (B, NH, gridDim.x) for power. Grid as in the forward.
-__global__ void __launch_bounds__(SDPA_THREADS) sdpa_simt_q_kernel(floatX* dq, float2* bias_partials, const floatX* dout, const float2* stats,
-                                                                   const floatX* q, const floatX* k, const floatX* v, PositionBias position_bias,
-                                                                   SdpaShape s, int T_pad, float scale) {
+__global__ void __launch_bounds__(SDPA_THREADS)
+    sdpa_simt_q_kernel(floatX* dq, float2* bias_partials, const floatX* dout, const float2* stats, const floatX* q, const floatX* k,
+                       const floatX* v, PositionBias position_bias, SdpaShape s, int T_pad, float scale) {
     const SimtTiles x = simt_tiles(s.d_qk, s.d_v);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, T = s.T;
     const int q0 = blockIdx.x * SIMT_OWN, h = blockIdx.y, b = blockIdx.z, kv = h / (s.NH / s.NKV), row0 = q0 + warp * SIMT_ROWS;
@@ -157,9 +160,9 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_simt_q_kernel(floatX* dq, f
 }
 
 // dk, dv =; k_is_v: both terms into dv. Grid (tiles of SIMT_OWN keys, NKV, B); walks over all query heads of the group.
-__global__ void __launch_bounds__(SDPA_THREADS) sdpa_simt_kv_kernel(floatX* dk, floatX* dv, const floatX* dout, const float2* stats,
-                                                                    const floatX* q, const floatX* k, const floatX* v, PositionBias position_bias,
-                                                                    SdpaShape s, int T_pad, float scale, int k_is_v) {
+__global__ void __launch_bounds__(SDPA_THREADS)
+    sdpa_simt_kv_kernel(floatX* dk, floatX* dv, const floatX* dout, const float2* stats, const floatX* q, const floatX* k,
+                        const floatX* v, PositionBias position_bias, SdpaShape s, int T_pad, float scale, int k_is_v) {
     const SimtTiles x = simt_tiles(s.d_qk, s.d_v);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, T = s.T, group = s.NH / s.NKV;
     const int k0 = blockIdx.x * SIMT_OWN, kv = blockIdx.y, b = blockIdx.z, row0 = k0 + warp * SIMT_ROWS;

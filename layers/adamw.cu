@@ -104,16 +104,22 @@ template <int N> __global__ void __launch_bounds__(BLOCK) add_gradient_kernel(fl
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a) {
     if (n == 0) return;
     double correction1 = 1 / (1 - std::pow(a.beta1, double(a.step))), correction2 = 1 / (1 - std::pow(a.beta2, double(a.step)));
-    UpdateConstants k{float(a.beta1), float(a.beta2), float(a.eps), float(correction2), float(a.lr * correction1), float(1 - a.lr * a.weight_decay),
-                      float(a.min_value), float(a.grad_clip)};
+    UpdateConstants k{float(a.beta1),
+                      float(a.beta2),
+                      float(a.eps),
+                      float(correction2),
+                      float(a.lr * correction1),
+                      float(1 - a.lr * a.weight_decay),
+                      float(a.min_value),
+                      float(a.grad_clip)};
     // Most elements four at a time, the last one to three alone.
     size_t body = all_aligned16(weights, master, m, v, grad) ? n / 4 * 4 : 0, tail = n - body;
     if (body) launch(adamw_kernel<4>, grid_size(body, 4 * BLOCK), dim3(BLOCK), 0)(weights, master, m, v, grad, body, norm, k, a.rounding);
     Rounding rest = a.rounding;
     rest.first += body;
     if (tail)
-        launch(adamw_kernel<1>, grid_size(tail, BLOCK), dim3(BLOCK), 0)(weights + body, master ? master + body : nullptr, m + body, v + body, grad + body,
-                                                                       tail, norm, k, rest);
+        launch(adamw_kernel<1>, grid_size(tail, BLOCK), dim3(BLOCK), 0)(weights + body, master ? master + body : nullptr, m + body,
+                                                                        v + body, grad + body, tail, norm, k, rest);
 }
 
 void sum_squares(double* sums, const floatM* grad, size_t n) {

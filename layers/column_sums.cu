@@ -52,7 +52,8 @@ finish_column_sums_kernel(float* out, const float* partial, int blocks, int colu
 }  // namespace
 
 void finish_column_sums(floatM* out, const float* partial, int blocks, int columns, size_t ld, bool accumulate) {
-    launch(finish_column_sums_kernel, grid_size(size_t(columns), WARP), dim3(WARP, FINISH_LANES), 0)(out, partial, blocks, columns, ld, accumulate);
+    launch(finish_column_sums_kernel, grid_size(size_t(columns), WARP), dim3(WARP, FINISH_LANES), 0)(out, partial, blocks, columns, ld,
+                                                                                                     accumulate);
 }
 
 void column_sums(floatM* out, const floatX* x, size_t rows, int columns, size_t ld, bool accumulate) {

@@ -40,13 +40,14 @@ template <class... P> struct Launch {
     template <class... A> void operator()(A&&... a) const {
         static_assert(sizeof...(A) == sizeof...(P), "wrong number of kernel arguments");
         if (smem_bytes > 48 * 1024)              // more than every device gives unasked
-            cuda_check_at(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem_bytes)), "shared memory of a kernel", file, line);
+            cuda_check_at(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem_bytes)),
+                          "shared memory of a kernel", file, line);
         kernel<<<grid, threads, smem_bytes, compute_stream()>>>(static_cast<A&&>(a)...);
         cuda_check_at(cudaGetLastError(), "a kernel launch", file, line);
     }
 };
-template <class... P>
-Launch<P...> launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t smem_bytes, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+template <class... P> Launch<P...> launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t smem_bytes,
+                                          const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
     return {kernel, grid, threads, smem_bytes, file, line};
 }
 #endif
@@ -62,7 +63,8 @@ void* device_scratch(size_t bytes);
 // A grid dimension from a product of sizes, checked.
 inline unsigned grid_size(size_t items, size_t items_per_block = 1) {
     size_t blocks = ceil_div(items, items_per_block);
-    ensure(blocks <= 0x7fffffff, "%zu items at %zu a block are more blocks than a grid has; use a smaller --micro-batch", items, items_per_block);
+    ensure(blocks <= 0x7fffffff, "%zu items at %zu a block are more blocks than a grid has; use a smaller --micro-batch", items,
+           items_per_block);
     return unsigned(blocks);
 }
 
@@ -146,10 +148,12 @@ template <int N> __device__ __forceinline__ void store_floats(bf16* p, const flo
     if constexpr (N % 8 == 0) {
 #pragma unroll
         for (int i = 0; i < N; i += 8)
-            store16(p + i, make_uint4(pack_bf16(v[i], v[i + 1]), pack_bf16(v[i + 2], v[i + 3]), pack_bf16(v[i + 4], v[i + 5]), pack_bf16(v[i + 6], v[i + 7])));
+            store16(p + i, make_uint4(pack_bf16(v[i], v[i + 1]), pack_bf16(v[i + 2], v[i + 3]), pack_bf16(v[i + 4], v[i + 5]),
+                                      pack_bf16(v[i + 6], v[i + 7])));
     } else if constexpr (N % 4 == 0) {
 #pragma unroll
-        for (int i = 0; i < N; i += 4) *reinterpret_cast<uint2*>(p + i) = make_uint2(pack_bf16(v[i], v[i + 1]), pack_bf16(v[i + 2], v[i + 3]));
+        for (int i = 0; i < N; i += 4)
+            *reinterpret_cast<uint2*>(p + i) = make_uint2(pack_bf16(v[i], v[i + 1]), pack_bf16(v[i + 2], v[i + 3]));
     } else {
 #pragma unroll
         for (int i = 0; i < N; i++) p[i] = bf16(v[i]);

@@ -4,7 +4,9 @@
 #include "layers/cuda_common.cuh"
 
 // exp(-2u), kept finite: beyond e^80 the sigmoid is 0 in float anyway
-__device__ __forceinline__ float gelu_exponential(float x) { return expf(fminf(-1.5957691216057308f * x * (1.0f + 0.044715f * x * x), 80.0f)); }
+__device__ __forceinline__ float gelu_exponential(float x) {
+    return expf(fminf(-1.5957691216057308f * x * (1.0f + 0.044715f * x * x), 80.0f));
+}
 
 __device__ __forceinline__ float gelu(float x) { return x / (1.0f + gelu_exponential(x)); }
 __device__ __forceinline__ float gelu_derivative(float x) {

@@ -81,12 +81,15 @@ LinearShape merge_heads(LinearShape s) {
 }
 }  // namespace
 
-void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& shape, bool accumulate, floatX* gelu_out) {
+void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& shape, bool accumulate,
+                    floatX* gelu_out) {
     LinearShape s = b ? shape : merge_heads(shape);          // with a bias, every head adds the same one
     if (s.rows == 0 || s.out == 0) return;
     if (s.rows <= FEW_ROWS) return linear_rows_forward(y, x, w, b, s, accumulate, gelu_out);
-    Matmul p{.transpose_a = false, .transpose_b = true, .m = s.rows, .n = size_t(s.out), .k = size_t(s.in), .a = x, .lda = s.ld_in, .b = w, .ldb = s.ld_w,
-             .d = y, .ldd = s.ld_out, .accumulate = accumulate, .batch = s.batch, .batch_a = s.batch_x, .batch_b = s.batch_w, .batch_d = s.batch_out};
+    Matmul p{.transpose_a = false, .transpose_b = true, .m = s.rows, .n = size_t(s.out), .k = size_t(s.in),
+             .a = x, .lda = s.ld_in, .b = w, .ldb = s.ld_w,
+             .d = y, .ldd = s.ld_out, .accumulate = accumulate, .batch = s.batch, .batch_a = s.batch_x,
+             .batch_b = s.batch_w, .batch_d = s.batch_out};
     if (s.batch == 1 && gelu_out && !accumulate) {
         Matmul fused = p;
         fused.epilogue = Epilogue::gelu_bias;
@@ -106,11 +109,14 @@ void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b
         bias_gelu(y + h * s.batch_out, gelu_out ? gelu_out + h * s.batch_out : nullptr, b, s.rows, s.out, s.ld_out);
 }
 
-void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const LinearShape& shape, bool accumulate, const floatX* pre_gelu) {
+void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const LinearShape& shape, bool accumulate,
+                           const floatX* pre_gelu) {
     LinearShape s = merge_heads(shape);
     if (s.rows == 0 || s.in == 0) return;
-    Matmul p{.transpose_a = false, .transpose_b = false, .m = s.rows, .n = size_t(s.in), .k = size_t(s.out), .a = dy, .lda = s.ld_out, .b = w, .ldb = s.ld_w,
-             .d = dx, .ldd = s.ld_in, .accumulate = accumulate, .batch = s.batch, .batch_a = s.batch_out, .batch_b = s.batch_w, .batch_d = s.batch_x};
+    Matmul p{.transpose_a = false, .transpose_b = false, .m = s.rows, .n = size_t(s.in), .k = size_t(s.out),
+             .a = dy, .lda = s.ld_out, .b = w, .ldb = s.ld_w,
+             .d = dx, .ldd = s.ld_in, .accumulate = accumulate, .batch = s.batch, .batch_a = s.batch_out,
+             .batch_b = s.batch_w, .batch_d = s.batch_x};
     if (s.batch > 1 && s.batch_x == 0) {                     // heads that share x add their gradients, one after the other
         p.batch = 1;
         for (int h = 0; h < s.batch; h++) {
@@ -129,15 +135,17 @@ void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const 
         if (matmul(fused)) return;
     }
     matmul(p);
-    for (int h = 0; pre_gelu && h < s.batch; h++) multiply_gelu_derivative(dx + h * s.batch_x, pre_gelu + h * s.batch_x, s.rows, s.in, s.ld_in);
+    for (int h = 0; pre_gelu && h < s.batch; h++)
+        multiply_gelu_derivative(dx + h * s.batch_x, pre_gelu + h * s.batch_x, s.rows, s.in, s.ld_in);
 }
 
 void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floatX* x, const LinearShape& shape, bool accumulate) {
     LinearShape s = db ? shape : merge_heads(shape);
     if (s.out == 0) return;
-    Matmul p{.transpose_a = true, .transpose_b = false, .m = size_t(s.out), .n = size_t(s.in), .k = s.rows, .a = dy, .lda = s.ld_out, .b = x, .ldb = s.ld_in,
-             .d = dw, .ldd = s.ld_w, .d_is_master = true, .accumulate = accumulate, .batch = s.batch, .batch_a = s.batch_out, .batch_b = s.batch_x,
-             .batch_d = s.batch_w};
+    Matmul p{.transpose_a = true, .transpose_b = false, .m = size_t(s.out), .n = size_t(s.in), .k = s.rows,
+             .a = dy, .lda = s.ld_out, .b = x, .ldb = s.ld_in,
+             .d = dw, .ldd = s.ld_w, .d_is_master = true, .accumulate = accumulate, .batch = s.batch,
+             .batch_a = s.batch_out, .batch_b = s.batch_x, .batch_d = s.batch_w};
     if (db && s.batch == 1 && s.rows > 0) {                  // the product reads dy anyway: let it sum dy's columns too
         Matmul fused = p;
         fused.epilogue = Epilogue::bias_gradient;

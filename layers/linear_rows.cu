@@ -56,14 +56,16 @@ __global__ void __launch_bounds__(BLOCK) linear_absorb_kernel(floatX* x, const f
 }
 }  // namespace
 
-void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate, floatX* gelu_out) {
+void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b, const LinearShape& s, bool accumulate,
+                         floatX* gelu_out) {
     if (s.rows == 0 || s.out == 0) return;
-    const bool pack = s.in % PACK == 0 && s.ld_in % PACK == 0 && s.ld_w % PACK == 0 && s.batch_x % PACK == 0 && s.batch_w % PACK == 0 && all_aligned16(x, w);
+    const bool pack = s.in % PACK == 0 && s.ld_in % PACK == 0 && s.ld_w % PACK == 0 && s.batch_x % PACK == 0 && s.batch_w % PACK == 0 &&
+                      all_aligned16(x, w);
     auto kernel = s.rows == 1 ? (pack ? linear_rows_kernel<1, PACK> : linear_rows_kernel<1, 1>)
                               : (pack ? linear_rows_kernel<8, PACK> : linear_rows_kernel<8, 1>);
     const size_t rows = s.rows == 1 ? 1 : 8;
-    launch(kernel, dim3(grid_size(size_t(s.out), WARPS), unsigned(s.batch), unsigned(ceil_div(s.rows, rows))), dim3(BLOCK), 0)(y, gelu_out, x, w, b, s,
-                                                                                                                          int(accumulate));
+    launch(kernel, dim3(grid_size(size_t(s.out), WARPS), unsigned(s.batch), unsigned(ceil_div(s.rows, rows))), dim3(BLOCK), 0)(
+        y, gelu_out, x, w, b, s, int(accumulate));
 }
 
 void linear_rows_absorb(floatX* x, const floatX* y, const floatX* w, const LinearShape& s) {

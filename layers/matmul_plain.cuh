@@ -53,9 +53,20 @@ matmul_plain_kernel(D* d, const floatX* a, const floatX* b, size_t m, size_t n, 
 
 inline void matmul_plain(const Matmul& p) {
     if (p.m == 0 || p.n == 0 || p.batch == 0) return;
-    MatmulStrides s{p.transpose_a ? 1 : p.lda, p.transpose_a ? p.lda : 1, p.transpose_b ? 1 : p.ldb, p.transpose_b ? p.ldb : 1, p.ldd, p.batch_a, p.batch_b, p.batch_d};
+    MatmulStrides s{p.transpose_a ? 1 : p.lda,
+                    p.transpose_a ? p.lda : 1,
+                    p.transpose_b ? 1 : p.ldb,
+                    p.transpose_b ? p.ldb : 1,
+                    p.ldd,
+                    p.batch_a,
+                    p.batch_b,
+                    p.batch_d};
     dim3 grid(grid_size(p.n, MATMUL_TILE), grid_size(p.m, MATMUL_TILE), unsigned(p.batch));
     size_t smem = size_t(2) * MATMUL_STEP * MATMUL_TILE * sizeof(float);
-    if (p.d_is_master) launch(matmul_plain_kernel<floatM>, grid, dim3(MATMUL_THREADS), smem)(static_cast<floatM*>(p.d), p.a, p.b, p.m, p.n, p.k, s, p.accumulate);
-    else launch(matmul_plain_kernel<floatX>, grid, dim3(MATMUL_THREADS), smem)(static_cast<floatX*>(p.d), p.a, p.b, p.m, p.n, p.k, s, p.accumulate);
+    if (p.d_is_master)
+        launch(matmul_plain_kernel<floatM>, grid, dim3(MATMUL_THREADS), smem)(static_cast<floatM*>(p.d), p.a, p.b, p.m, p.n, p.k, s,
+                                                                              p.accumulate);
+    else
+        launch(matmul_plain_kernel<floatX>, grid, dim3(MATMUL_THREADS), smem)(static_cast<floatX*>(p.d), p.a, p.b, p.m, p.n, p.k, s,
+                                                                              p.accumulate);
 }

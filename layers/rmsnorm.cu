@@ -9,8 +9,9 @@ constexpr int WARPS = 4;
 
 // Grid: one warp per row. branch == null: y = rmsnorm(x). Otherwise sum = x + branch, y = rmsnorm(sum): a lane re-reads what it wrote.
 // Bytes a row of bf16: 2 C read, 2 C written alone, 4 C and 4 C fused: memory-bound.
-template <int N> __global__ void __launch_bounds__(WARPS * WARP)
-rmsnorm_forward_kernel(floatX* sum, floatX* y, float* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C, size_t ld_x) {
+template <int N> __global__ void __launch_bounds__(WARPS* WARP)
+    rmsnorm_forward_kernel(floatX* sum, floatX* y, float* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows,
+                           int C, size_t ld_x) {
     int lane = int(threadIdx.x) % WARP;
     size_t row = size_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
     if (row >= rows) return;
@@ -42,9 +43,9 @@ rmsnorm_forward_kernel(floatX* sum, floatX* y, float* rstd, const floatX* x, con
 }
 
 // Grid: one warp per row. Bytes a row of bf16: dy and x read, dx written, 6 C; 8 C when adding to dx.
-template <int N> __global__ void __launch_bounds__(WARPS * WARP)
-rmsnorm_backward_input_kernel(floatX* dx, const floatX* dy, const floatX* x, const floatX* w, const float* rstd, size_t rows, int C, size_t ld_x,
-                              bool add_to_dx) {
+template <int N> __global__ void __launch_bounds__(WARPS* WARP)
+    rmsnorm_backward_input_kernel(floatX* dx, const floatX* dy, const floatX* x, const floatX* w, const float* rstd, size_t rows, int C,
+                                  size_t ld_x, bool add_to_dx) {
     int lane = int(threadIdx.x) % WARP;
     size_t row = size_t(blockIdx.x) * WARPS + threadIdx.x / WARP;
     if (row >= rows) return;
@@ -77,8 +78,9 @@ rmsnorm_backward_input_kernel(floatX* dx, const floatX* dy, const floatX* x, con
 
 // Grid: (tiles of 32 columns, row blocks), block (32, 8). Stage 1 of dw = sum over rows of dy x rstd.
 constexpr int ROW_LANES = 8;
-__global__ void __launch_bounds__(WARP * ROW_LANES)
-rmsnorm_backward_gain_kernel(float* partial, const floatX* dy, const floatX* x, const float* rstd, size_t rows, int C, size_t ld_x, size_t rows_per_block) {
+__global__ void __launch_bounds__(WARP* ROW_LANES)
+    rmsnorm_backward_gain_kernel(float* partial, const floatX* dy, const floatX* x, const float* rstd, size_t rows, int C, size_t ld_x,
+                                 size_t rows_per_block) {
     __shared__ float sums[ROW_LANES][WARP];
     int c = int(blockIdx.x) * WARP + int(threadIdx.x);
     size_t first = blockIdx.y * rows_per_block, end = first + rows_per_block < rows ? first + rows_per_block : rows;
@@ -94,7 +96,8 @@ rmsnorm_backward_gain_kernel(float* partial, const floatX* dy, const floatX* x, 
 }
 }  // namespace
 
-static void forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C, size_t ld_x) {
+static void forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C,
+                    size_t ld_x) {
     if (rows == 0) return;
     bool pack = C % PACK == 0 && ld_x % PACK == 0 && all_aligned16(sum, y, x, branch, w);
     auto kernel = pack ? rmsnorm_forward_kernel<PACK> : rmsnorm_forward_kernel<1>;
@@ -105,7 +108,8 @@ void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, 
     forward(nullptr, y, rstd, x, nullptr, w, rows, C, ld_x);
 }
 
-void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows, int C) {
+void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX* x, const floatX* branch, const floatX* w, size_t rows,
+                              int C) {
     forward(sum, y, rstd, x, branch, w, rows, C, size_t(C));
 }
 
@@ -119,7 +123,7 @@ void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x,
     size_t rows_per_block = std::max(round_up(ceil_div(rows, 256), ROW_LANES), size_t(64));
     unsigned row_blocks = std::max(1u, grid_size(rows, rows_per_block));
     float* partial = static_cast<float*>(device_scratch(size_t(row_blocks) * C * sizeof(float)));
-    launch(rmsnorm_backward_gain_kernel, dim3(grid_size(size_t(C), WARP), row_blocks), dim3(WARP, ROW_LANES), 0)(partial, dy, x, rstd, rows, C, ld_x,
-                                                                                                             rows_per_block);
+    launch(rmsnorm_backward_gain_kernel, dim3(grid_size(size_t(C), WARP), row_blocks), dim3(WARP, ROW_LANES), 0)(
+        partial, dy, x, rstd, rows, C, ld_x, rows_per_block);
     finish_column_sums(dw, partial, int(row_blocks), C, size_t(C), accumulate);
 }

@@ -100,9 +100,12 @@ void turn(floatX* to, const floatX* from, const floatM* table, int B, Rotation r
 }  // namespace
 
 void rope_forward(floatX* out, const floatX* in, const floatM* table, const RopeShape& s, bool inverse) {
-    turn(out, in, table, s.B, {s.T, s.heads, s.d / 2, s.in_row, s.in_head, s.out_row, s.out_head, inverse ? -1.0f : 1.0f, false, s.position}, false);
+    turn(out, in, table, s.B,
+         {s.T, s.heads, s.d / 2, s.in_row, s.in_head, s.out_row, s.out_head, inverse ? -1.0f : 1.0f, false, s.position}, false);
 }
 
 void rope_backward(floatX* din, const floatX* dout, const floatM* table, const RopeShape& s, bool accumulate, bool inverse) {
-    turn(din, dout, table, s.B, {s.T, s.heads, s.d / 2, s.out_row, s.out_head, s.in_row, s.in_head, inverse ? 1.0f : -1.0f, accumulate, nullptr}, s.in_head == 0);
+    turn(din, dout, table, s.B,
+         {s.T, s.heads, s.d / 2, s.out_row, s.out_head, s.in_row, s.in_head, inverse ? 1.0f : -1.0f, accumulate, nullptr},
+         s.in_head == 0);
 }
