@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # What is to be done on a machine with an NVIDIA GPU, in slots of ten minutes; `make gpu-check` calls it. Writes one page,
-# docs/gpu/DEVICE-DATE.md: device, driver, toolkit, commit, each command with its result, the measurements beside the targets; the logs lie
-# beside it in DEVICE-DATE-logs/. The page is written anew after every step, so it says what was found when the machine is taken away. A step
-# that fails is said in the page and in the exit code; the rest goes on. Pieces run at different times on one device, day and commit come
-# together in one page. Not for speed claims by itself: it says what was measured, docs/gpu/README.md what it means.
+# docs/gpu/DEVICE-DATE.md: device, driver, toolkit, commit, each command with its result, the measurements beside the targets;
+# the logs lie beside it in DEVICE-DATE-logs/. The page is written anew after every step, so it says what was found when the
+# machine is taken away. A step that fails is said in the page and in the exit code; the rest goes on. Pieces run at different
+# times on one device, day and commit come together in one page. Not for speed claims by itself: it says what was measured,
+# docs/gpu/README.md what it means.
 #   SLOT=1                 build, each test case, whole models, benchmarks, 30 steps of 124M in qkv and qv, memcheck of attention
 #   SLOT=2                 fp32, racecheck and synccheck of attention and layernorm, ncu, PyTorch, 30 steps in all variants
 #   PARTS="build tests"    these parts instead: build tests models bench train memcheck fp32 sanitizers profile peer
@@ -13,7 +14,8 @@
 #   BACKEND=emu SIZE=tiny  the same steps with emulated kernels and tiny sizes, to test this script; measures nothing
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-SLOT=${SLOT:-1} BACKEND=${BACKEND:-cuda} SIZE=${SIZE:-gpt2} LIMIT=${LIMIT:-90} BUILD_LIMIT=${BUILD_LIMIT:-300} OUT=${OUT:-docs/gpu} BUILD=${BUILD:-build}
+SLOT=${SLOT:-1} BACKEND=${BACKEND:-cuda} SIZE=${SIZE:-gpt2}
+LIMIT=${LIMIT:-90} BUILD_LIMIT=${BUILD_LIMIT:-300} OUT=${OUT:-docs/gpu} BUILD=${BUILD:-build}
 ALL_PARTS="build tests models bench train memcheck fp32 sanitizers profile peer"
 JOBS=${JOBS:-$(nproc)} DEPS=${DEPS:-} DATA=${DATA:-} STEPS=${STEPS:-30} MICRO_BATCH=${MICRO_BATCH:-64}
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -24,7 +26,8 @@ case $SLOT in
     *) usage "SLOT=$SLOT: 1 or 2" ;;
 esac
 for part in $PARTS; do [[ " $ALL_PARTS " == *" $part "* ]] || usage "PARTS: $part is none of ${ALL_PARTS// /, }"; done
-case $BACKEND-$SIZE in cuda-gpt2 | cuda-tiny | emu-tiny) ;; *) usage "BACKEND=$BACKEND SIZE=$SIZE: cuda with gpt2 or tiny, emu with tiny" ;; esac
+case $BACKEND-$SIZE in cuda-gpt2 | cuda-tiny | emu-tiny) ;;
+    *) usage "BACKEND=$BACKEND SIZE=$SIZE: cuda with gpt2 or tiny, emu with tiny" ;; esac
 
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv,noheader 2>/dev/null | head -n 1)
 [[ $gpu == *,*,* ]] || die "no NVIDIA GPU here (nvidia-smi lists none); without one: make test, and make cuda-check"
@@ -74,15 +77,21 @@ row() {              # name, result, seconds, command; the page has it at once
     printf '| %s | %s | %s | `%s` |\n' "$1" "$2" "$3" "${4//|/\\|}" >>"$rows"
     write_page
 }
-excerpt() { printf '\n<details><summary>%s: the end of its log</summary>\n\n```\n%s\n```\n\n</details>\n' "$1" "$(tail -n 15 "$log" | cut -c 1-300)" >>"$excerpts"; }
+excerpt() {
+    printf '\n<details><summary>%s: the end of its log</summary>\n\n```\n%s\n```\n\n</details>\n' "$1" \
+        "$(tail -n 15 "$log" | cut -c 1-300)" >>"$excerpts"
+}
 skip() { printf '%-44s %s\n' "$1" "skipped: $2" >&2; row "$1" "skipped: $2" "" ""; }
 begin_part() { rows=$work/$1.rows excerpts=$work/$1.excerpts tables=$work/$1.tables; : >"$rows"; : >"$excerpts"; : >"$tables"; }
-test_counts() { sed -n 's/^\[doctest\] test cases: *\([0-9]*\) *| *\([0-9]*\) passed *| *\([0-9]*\) failed.*/\2 test cases passed, \3 failed/p' "$log"; }
+test_counts() {
+    sed -n 's/^\[doctest\] test cases: *\([0-9]*\) *| *\([0-9]*\) passed *| *\([0-9]*\) failed.*/\2 test cases passed, \3 failed/p' "$log"
+}
 sanitizer_counts() { sed -n 's/^=* *\(ERROR SUMMARY: .*\|RACECHECK SUMMARY: .*\)/\1/p' "$log" | tail -n 1; }
 build() {            # name, precision, targets...: with what is given to us; new compilers' new warnings stop nothing here
     local name=$1 precision=$2 limit=$BUILD_LIMIT
     shift 2
-    step "$name" "" make --no-print-directory BACKEND="$BACKEND" PRECISION="$precision" WERROR= ${arch:+CUDA_ARCH="$arch"} ${DEPS:+DEPS="$DEPS"} -j"$JOBS" "$@"
+    step "$name" "" make --no-print-directory BACKEND="$BACKEND" PRECISION="$precision" WERROR= \
+        ${arch:+CUDA_ARCH="$arch"} ${DEPS:+DEPS="$DEPS"} -j"$JOBS" "$@"
 }
 each() { local v; for v in $VARIANTS; do printf '%s%s ' "$1" "$v"; done; }
 
@@ -95,7 +104,8 @@ part_build() {
         $(each "$BUILD/train-" | sed "s/ /-$bf16 /g") "$BUILD/synthetic-data"
 }
 
-# ---- tests: every operation against long double. Each case in a process of its own: after an illegal address nothing else works in that one.
+# ---- tests: every operation against long double. Each case in a process of its own: after an illegal address nothing else
+# works in that one.
 # The page has a line for each case that fails and one for all.
 test_cases() {       # name, binary
     local name=$1 binary=$2 names count=0 good=0 started case_name
@@ -111,7 +121,8 @@ test_cases() {       # name, binary
     fi
     while IFS= read -r case_name; do
         count=$((count + 1))
-        if run_step "$name-$count" "$binary" --no-colors -f="$count" -l="$count" && [[ $(test_counts) == "1 test cases passed, 0 failed" ]]; then
+        if run_step "$name-$count" "$binary" --no-colors -f="$count" -l="$count" &&
+            [[ $(test_counts) == "1 test cases passed, 0 failed" ]]; then
             good=$((good + 1))
         else
             failed=$((failed + 1))
@@ -120,7 +131,9 @@ test_cases() {       # name, binary
             excerpt "$name-$count"
         fi
     done <<<"$names"
-    row "$name" "$([[ $good == "$count" ]] && echo ok || echo "**FAILED**"); $good of $count test cases passed, each in a process of its own" "$(($(date +%s) - started))" "$binary"
+    row "$name" "$([[ $good == "$count" ]] && echo ok ||
+        echo "**FAILED**"); $good of $count test cases passed, each in a process of its own" \
+        "$(($(date +%s) - started))" "$binary"
 }
 part_tests() { test_cases "test-$BACKEND-bf16" "$BUILD/test-$BACKEND-bf16"; }
 
@@ -137,7 +150,8 @@ part_fp32() {
     for binary in $(each "$BUILD/test-$BACKEND-model-"); do step "${binary##*/}" test_counts "$binary" --no-colors; done
 }
 
-# ---- NVIDIA's sanitizers, over the tests of the kernels in which threads meet. Copies that wait for the device are left to the other tests.
+# ---- NVIDIA's sanitizers, over the tests of the kernels in which threads meet. Copies that wait for the device are left to
+# the other tests.
 sanitizer() { command -v compute-sanitizer || ls "${NVCC%/*}/compute-sanitizer" 2>/dev/null; }
 sanitize() {         # tools...
     local program tool
@@ -148,7 +162,8 @@ sanitize() {         # tools...
     fi
     build "build-for-$1" bf16 "$BUILD/test-$BACKEND-bf16"
     for tool in "$@"; do
-        step "$tool-bf16" sanitizer_counts "$program" --tool "$tool" --error-exitcode 86 --print-limit 20 "$BUILD/test-$BACKEND-bf16" --no-colors \
+        step "$tool-bf16" sanitizer_counts "$program" --tool "$tool" --error-exitcode 86 --print-limit 20 \
+            "$BUILD/test-$BACKEND-bf16" --no-colors \
             -tc='sdpa*,*layernorm*' -tce='*more rows*,*many rows*,*refuse*'
     done
 }
@@ -160,7 +175,8 @@ part_profile() {
         return
     fi
     build build-for-ncu bf16 "$BUILD/bench-sdpa-$BACKEND-bf16"
-    step ncu "" ncu --launch-count 12 --section SpeedOfLight --section WarpStateStats --section Occupancy "$BUILD/bench-sdpa-$BACKEND-bf16" 1024 && {
+    step ncu "" ncu --launch-count 12 --section SpeedOfLight --section WarpStateStats --section Occupancy \
+        "$BUILD/bench-sdpa-$BACKEND-bf16" 1024 && {
         printf '\n### Nsight Compute\n\n```\n'
         grep -E '^ *(sdpa|Duration|Compute|Memory Throughput|Achieved|Warp Cycles)' "$log" | head -n 100
         printf '```\n'
@@ -174,7 +190,8 @@ part_bench() {
     local small="" small_sdpa=""
     [[ $SIZE == gpt2 ]] || small=tiny small_sdpa="64 64"
     # shellcheck disable=SC2086    # no word, or several
-    step bench-sdpa "" "$BUILD/bench-sdpa-$BACKEND-bf16" $small_sdpa && { printf '\n### Attention at every head size\n\n'; cat "$log"; } >>"$tables"
+    step bench-sdpa "" "$BUILD/bench-sdpa-$BACKEND-bf16" $small_sdpa &&
+        { printf '\n### Attention at every head size\n\n'; cat "$log"; } >>"$tables"
     # shellcheck disable=SC2086
     step bench-kernels "" "$BUILD/bench-kernels-$BACKEND-bf16" $small && { printf '\n### Kernels\n\n'; cat "$log"; } >>"$tables"
     # shellcheck disable=SC2086
@@ -192,22 +209,31 @@ part_peer() {
         skip peer-torch "no python3 here can import torch: measured without the peer"
     else
         # shellcheck disable=SC2086
-        step peer-torch "" "$python" test/bench/peer_torch_gpu.py $small && { printf '\n### PyTorch at the same shapes\n\n'; grep -v Warning "$log"; } >>"$tables"
+        step peer-torch "" "$python" test/bench/peer_torch_gpu.py $small &&
+            { printf '\n### PyTorch at the same shapes\n\n'; grep -v Warning "$log"; } >>"$tables"
     fi
     write_page
 }
 
 # ---- train: 124M, every variant. tokens/s: the median of the steps after the first fifth.
-column() { awk -F, -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } c && $c != "" { print $c }' "$1"; }      # csv, name
+column() {      # csv, name
+    awk -F, -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } c && $c != "" { print $c }' "$1"
+}
 median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-number_in() { sed -n "s/.*\"$2\": *\([0-9.e+]*\).*/\1/p" "$1" | head -n 1; }                                                           # json, key
+number_in() {   # json, key
+    sed -n "s/.*\"$2\": *\([0-9.e+]*\).*/\1/p" "$1" | head -n 1
+}
 train_variant() {    # variant
     local v=$1 program=$BUILD/train-$1-$BACKEND-bf16 runs=$BUILD/gpu-check/runs micro=$MICRO_BATCH size csv rate mfu ratio first last
     size="--layers 12 --width 768 --heads 12 --context 1024 --batch-tokens 65536 --val-tokens 65536 --warmup 10 --lr 6e-4"
-    [[ $SIZE == gpt2 ]] || { size="--layers 2 --width 64 --heads 2 --context 64 --batch-tokens 256 --val-tokens 64 --warmup 1 --lr 3e-3"; micro=2; }
+    [[ $SIZE == gpt2 ]] || {
+        size="--layers 2 --width 64 --heads 2 --context 64 --batch-tokens 256 --val-tokens 64 --warmup 1 --lr 3e-3"
+        micro=2
+    }
     while :; do
         # shellcheck disable=SC2086
-        run_step "train-$v" "$program" --data "$data" $size --micro-batch "$micro" --steps "$STEPS" --val-every 0 --run "gpu-check-$v" --runs-dir "$runs" --overwrite && break
+        run_step "train-$v" "$program" --data "$data" $size --micro-batch "$micro" --steps "$STEPS" --val-every 0 --run "gpu-check-$v" \
+            --runs-dir "$runs" --overwrite && break
         # Too large for this GPU: half the sequences at once, the same batch.
         ((micro > 1)) && grep -qE 'out of GPU memory|needs .* and the (machine|GPU) has' "$log" || break
         micro=$((micro / 2))
@@ -226,7 +252,8 @@ train_variant() {    # variant
     fi
     rate=$(column "$csv" tokens_per_second | tail -n +$((STEPS / 5 + 2)) | median)
     mfu=$(column "$csv" mfu | tail -n +$((STEPS / 5 + 2)) | median)
-    ratio=$(awk -v a="$(number_in "$runs/gpu-check-$v/config.json" flops_per_token_causal)" -v b="$(number_in "$runs/gpu-check-$v/config.json" flops_per_token)" 'BEGIN { if (b > 0) print a / b }')
+    ratio=$(awk -v a="$(number_in "$runs/gpu-check-$v/config.json" flops_per_token_causal)" \
+        -v b="$(number_in "$runs/gpu-check-$v/config.json" flops_per_token)" 'BEGIN { if (b > 0) print a / b }')
     awk -v v="$v" -v r="$rate" -v m="${mfu:-0}" -v q="${ratio:-0}" -v a="$first" -v b="$last" -v k="$micro" 'BEGIN {
         if (m > 0) { full = sprintf("%.1f%%", 100 * m); half = sprintf("%.1f%%", 100 * m * q) } else full = half = "-"
         printf "| `%s` | %.0f | %s | %s | %d | %.3f | %.3f |\n", v, r, full, half, k, a, b }' >>"$tables"
@@ -242,7 +269,9 @@ part_train() {
         # shellcheck disable=SC2086
         step synthetic-data "" "$BUILD/synthetic-data" "$data" $numbers || return
     fi
-    printf '\n### Training, %s\n\n| variant | tokens/s | MFU (6N + 12 L C T) | MFU (6N + 6 L C T) | micro-batch | first loss | last loss |\n|---|---:|---:|---:|---:|---:|---:|\n' \
+    printf '\n### Training, %s\n\n| variant | tokens/s | MFU (6N + 12 L C T) | MFU (6N + 6 L C T) | micro-batch |'\
+' first loss | last loss |\n'\
+'|---|---:|---:|---:|---:|---:|---:|\n' \
         "$([[ $SIZE == gpt2 ]] && echo "L12 C768 NH12 T1024, $STEPS steps of 65536 tokens" || echo "tiny sizes, $STEPS steps")" >>"$tables"
     local v
     for v in $VARIANTS; do
@@ -255,7 +284,8 @@ part_train() {
 measured() {         # the first column of a row of the README's targets -> what was measured, or nothing
     local bench=$work/bench.tables train=$work/train.tables
     # file, words, words, column: of the first line that has both
-    cell() { [[ ! -r $1 ]] || awk -F '|' -v a="$2" -v b="$3" -v c="$4" 'index($0, a) && index($0, b) { v = $c; sub(/ of copy/, "", v); gsub(/ /, "", v); print v; exit }' "$1"; }
+    cell() { [[ ! -r $1 ]] || awk -F '|' -v a="$2" -v b="$3" -v c="$4" '
+        index($0, a) && index($0, b) { v = $c; sub(/ of copy/, "", v); gsub(/ /, "", v); print v; exit }' "$1"; }
     case $1 in
         "124M, tokens/s") cell "$train" '`qkv`' '' 3 ;;
         "124M, MFU (12 LCT)") cell "$train" '`qkv`' '' 4 ;;
@@ -275,11 +305,14 @@ write_page() {
     {
         printf '# %s, %s\n\n' "$device" "$day"
         [[ $BACKEND == cuda ]] || printf '**Emulated kernels on a CPU: this page tests the script and measures nothing.**\n\n'
-        printf '| | |\n|---|---|\n| device | %s,%s, power limit%s, SM clock at most%s |\n| driver | %s |\n| CUDA toolkit | %s |\n| commit | %s |\n| sizes | %s |\n| backend | %s |\n' \
+        printf '| | |\n|---|---|\n| device | %s,%s, power limit%s, SM clock at most%s |\n'\
+'| driver | %s |\n| CUDA toolkit | %s |\n| commit | %s |\n| sizes | %s |\n| backend | %s |\n' \
             "$device" "$memory" "${power:- ?}" "${clock:- ?}" "${driver# }" "${toolkit:-none found}" "$commit" "$SIZE" "$BACKEND"
-        printf '\nMade by `make gpu-check`, logs in `%s/`; timings of steps include building.\n\n## Targets beside what was measured\n\n' "${logs##*/}"
+        printf '\nMade by `make gpu-check`, logs in `%s/`; timings of steps include building.\n\n'\
+'## Targets beside what was measured\n\n' "${logs##*/}"
         printf '| what | unit | floor | target | extreme | measured here |\n|---|---|---:|---:|---:|---:|\n'
-        sed -n '/<!-- targets -->/,/<!-- end of targets -->/p' docs/gpu/README.md | grep '^| ' | tail -n +2 | while IFS='|' read -r _ what unit floor target extreme _; do
+        sed -n '/<!-- targets -->/,/<!-- end of targets -->/p' docs/gpu/README.md | grep '^| ' | tail -n +2 |
+            while IFS='|' read -r _ what unit floor target extreme _; do
             what=${what# } what=${what% }
             value=$(measured "$what")
             printf '| %s |%s|%s|%s|%s| %s |\n' "$what" "$unit" "$floor" "$target" "$extreme" "${value:--}"

@@ -74,7 +74,8 @@ check "an excerpt in another order is seen" differs "$T/planted.cpp" "$T/excerpt
 # No line over 140 columns, so that the "why" at its right is visible in a browser. Exempt are rows of Markdown tables,
 # which cannot be broken. Not looked at: what programs write (*.inc, *.json, *.tsv), fixtures, the fuzzers' corpus.
 sources() {
-    find . \( -path ./.git -o -path ./build -o -path ./data -o -path ./runs -o -path ./test/fuzz/corpus \) -prune -o \
+    find . \( -path ./.git -o -path ./build -o -path ./data -o -path ./runs \
+        -o -path ./test/fuzz/corpus -o -path "./docs/study/study-*" \) -prune -o \
         -type f \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.sh' -o -name '*.py' \
         -o -name '*.awk' -o -name '*.mk' -o -name '*.md' -o -name Makefile -o -path ./scripts/help.txt -o -path ./.ci/run \) -print |
         sed 's|^\./||' | sort
@@ -82,8 +83,6 @@ sources() {
 too_wide() {        # $1 file: its lines that are, as "FILE:LINE: text"
     LC_ALL=C.UTF-8 grep -HnE '^.{141,}' "$1" | if [[ $1 == *.md ]]; then grep -vE '^[^:]*:[0-9]+: *\|'; else cat; fi | cut -c1-100
 }
-# Rooms that were being rewritten when the others' lines were broken: their wide lines are counted and printed, not failed.
-# A room leaves this list when it has none.
 wide=""
 while read -r file; do
     lines=$(too_wide "$file")
