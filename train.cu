@@ -35,6 +35,7 @@ struct Training {
     GPT g;
     RunDir run;                                  // the folder; open on rank 0
     std::string description;                     // config.json
+    CheckpointFound origin;                      // --init-from's
     Schedule schedule;
     Progress at;                                 // steps and samples so far
     int64_t saved_step = -1;
@@ -226,7 +227,9 @@ static void start(Training& t, const GPT& planned) {
     together("the first weights", [&] {
         if (!found.dir.empty()) t.at = restore_checkpoint(t.g, found, t.plan.sequences);
         else gpt_init(t.g, o.seed);
-        if (found.dir.empty() && !o.init_from.empty()) taken_over = init_from(t.g, init_from_checkpoint(o, t.data));
+        if (!found.dir.empty() || o.init_from.empty()) return;
+        if (t.origin.dir.empty()) t.origin = init_from_checkpoint(o, t.data);        // a resumed run without a checkpoint
+        taken_over = init_from(t.g, t.origin);
     });
     open_console(t, found);
     const std::string chosen = backend_keep_choices(o.runs_dir + "/" + o.run + matmul_choices_name(comm_rank()));
@@ -283,7 +286,7 @@ static int run(const Options& options) {
     together("planning", [&] {
         planned = gpt_plan(o.model, run_shape(o, t.plan));
         t.description = describe_run(run_facts(o, planned, t.data), o);
-        if (!o.init_from.empty() && !o.resume) init_from_checkpoint(o, t.data);      // refused before anything is written
+        if (!o.init_from.empty() && !o.resume) t.origin = init_from_checkpoint(o, t.data);      // refused before anything is written
     });
     std::string rank_0 = t.description;
     comm_broadcast(rank_0, "the run's description");

@@ -63,8 +63,9 @@ inline Evaluation evaluate(GPT& g, const Data& d) {
                 const int target = targets[size_t(b) * T + t];
                 if (target < 0) continue;
                 bytes[batch] += d.token_bytes[size_t(target)];
-                sum += double(g.host_losses[size_t(b) * T + t]);
-                by_position[batch * T + t] += double(g.host_losses[size_t(b) * T + t]);
+                const double loss = double(g.host_losses[size_t(b) * T + t]);
+                sum += loss;
+                by_position[batch * T + t] += loss;
                 counted++;
             }
             tokens[batch] += counted;

@@ -17,7 +17,7 @@ inline CheckpointFound init_from_checkpoint(const Options& o, const Data& d) {
     ensure_usage(!file_exists(path + "/model.safetensors") || file_exists(path + "/state.json"),
                  "--init-from %s: a folder for transformers; make a run of it first: build/import %s runs/NAME",
                  path.c_str(), path.c_str());
-    const CheckpointFound found = checkpoint_at(path, "--init-from");
+    const CheckpointFound found = checkpoint_of_option(path, "--init-from");
     const nlohmann::json description = json_parse(described_in(found.state_json, found.dir + "/state.json"), found.dir + "/state.json");
     const nlohmann::json data = description.value("data", nlohmann::json::object());
     const std::string theirs = data.is_object() && data.contains("tokenizer_fingerprint") ? data["tokenizer_fingerprint"].dump() : "none";

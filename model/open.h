@@ -33,13 +33,12 @@ inline RunShape run_shape(const Options& o, const BatchPlan& plan) {
     return run;
 }
 
-// The checkpoint at a path, which is a run's folder (its newest one) or a checkpoint's. `option` begins a message.
-inline CheckpointFound checkpoint_at(const std::string& path, const char* option) {
+// The checkpoint that an option names by a run's folder or its own. `option` begins a message.
+inline CheckpointFound checkpoint_of_option(const std::string& path, const char* option) {
     ensure_usage(std::filesystem::is_directory(path), "%s %s: no such folder", option, path.c_str());
-    CheckpointFound found;
-    if (file_exists(path + "/state.json")) found = {path, step_of_checkpoint(path), checkpoint_verify(path)};
-    else if (file_exists(path + "/config.json")) found = checkpoint_find(path);
-    else fail_usage("%s %s: is neither a run's folder nor a checkpoint's", option, path.c_str());
+    ensure_usage(file_exists(path + "/state.json") || file_exists(path + "/config.json"),
+                 "%s %s: is neither a run's folder nor a checkpoint's", option, path.c_str());
+    const CheckpointFound found = checkpoint_at(path);
     ensure_usage(!found.dir.empty(), "%s %s: this run has no checkpoint yet", option, path.c_str());
     return found;
 }
@@ -50,7 +49,7 @@ inline CheckpointFound checkpoint_at(const std::string& path, const char* option
 // training and a decay for each budget [Hu et al. 2024, "MiniCPM", sec. 4].
 inline CheckpointFound find_branch(const Options& o, const std::string& description) {
     if (o.branch_from.empty() || (o.resume && std::filesystem::exists(o.runs_dir + "/" + o.run + "/checkpoints"))) return {};
-    const CheckpointFound found = checkpoint_at(o.branch_from, "--branch-from");
+    const CheckpointFound found = checkpoint_of_option(o.branch_from, "--branch-from");
     const std::string state_path = found.dir + "/state.json";
     check_same_run(described_in(found.state_json, state_path), description, o, comm_size(), state_path, step_of_checkpoint(found.dir));
     return found;

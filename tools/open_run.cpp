@@ -30,20 +30,14 @@ OpenedRun open_run(const std::string& path, const std::string& tokenizer, const 
     r.options.program = built;
     std::string folder = find_folder(path);
     while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
-    std::string state;
-    if (file_exists(folder + "/state.json")) {                       // one checkpoint
-        r.dir = parent_folder(parent_folder(folder));
-        r.checkpoint = folder;
-        state = checkpoint_verify(folder);
-    } else {
-        r.dir = folder;
-        ensure_usage(file_exists(folder + "/config.json"), "%s: not a run's folder (no config.json in it)", printable(folder).c_str());
-        CheckpointFound found = checkpoint_find(folder);
-        ensure_usage(!found.dir.empty(), "%s: this run has no checkpoint yet", printable(folder).c_str());
-        r.checkpoint = found.dir;
-        state = found.state_json;
-    }
-    const json whole = json_parse(state, r.checkpoint + "/state.json");
+    const bool one_checkpoint = file_exists(folder + "/state.json");
+    ensure_usage(one_checkpoint || file_exists(folder + "/config.json"), "%s: not a run's folder (no config.json in it)",
+                 printable(folder).c_str());
+    const CheckpointFound found = checkpoint_at(folder);
+    ensure_usage(!found.dir.empty(), "%s: this run has no checkpoint yet", printable(folder).c_str());
+    r.dir = one_checkpoint ? parent_folder(parent_folder(folder)) : folder;
+    r.checkpoint = found.dir;
+    const json whole = json_parse(found.state_json, r.checkpoint + "/state.json");
     ensure(whole.is_object() && whole.contains("run") && whole["run"].is_object(),
            "%s/state.json: does not say what was trained", r.checkpoint.c_str());
     const json run = whole["run"];

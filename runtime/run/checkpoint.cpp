@@ -222,3 +222,8 @@ CheckpointFound checkpoint_find(const std::string& run_dir) {
                  checkpoints_dir(run_dir).c_str());
     return {};
 }
+
+CheckpointFound checkpoint_at(const std::string& path) {
+    if (file_exists(path + "/state.json")) return {path, step_of_checkpoint(path), checkpoint_verify(path)};
+    return checkpoint_find(path);
+}

@@ -27,6 +27,8 @@ struct CheckpointFound {
 // The newest checkpoint that verifies. Fails if there are checkpoints but none verifies, or if there are none although
 // RUN/saved says that one was saved.
 CheckpointFound checkpoint_find(const std::string& run_dir);
+// The checkpoint at a path: the newest of a run's folder, or the one whose folder this is. Empty as checkpoint_find's.
+CheckpointFound checkpoint_at(const std::string& path);
 int64_t step_of_checkpoint(const std::string& dir);      // from its name; -1: not one
 // One checkpoint's folder: fails, naming file and tensor, when anything in it is not what was written. Returns state_json.
 std::string checkpoint_verify(const std::string& dir);
