@@ -21,7 +21,6 @@
 #include "model/state.h"
 #include "runtime/comm/together.h"
 #include "runtime/run/inject.h"
-#include "runtime/run/matmul_choices.h"
 #include "runtime/run/options.h"
 #include "runtime/run/rundir.h"
 #include "runtime/run/schedule.h"
@@ -232,8 +231,7 @@ static void start(Training& t, const GPT& planned) {
         taken_over = init_from(t.g, t.origin);
     });
     open_console(t, found);
-    const std::string chosen = backend_keep_choices(o.runs_dir + "/" + o.run + matmul_choices_name(comm_rank()));
-    if (!chosen.empty()) fprintf(stderr, "%s\n", chosen.c_str());
+    fputs(backend_keep_choices(o.runs_dir + "/" + o.run).c_str(), stderr);
     if (!taken_over.empty()) console_message(t.console, taken_over);
     if (comm_rank() == 0) {
         if (!had_config) rundir_write_config(t.run, t.description);

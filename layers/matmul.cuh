@@ -37,7 +37,7 @@ struct Matmul {
 void matmul_start();
 size_t matmul_workspace_bytes();
 // backend_keep_choices (backend.h)
-std::string matmul_keep_choices(const std::string& path);
+std::string matmul_keep_choices(const std::string& folder);
 
 // False, and nothing done, when this product cannot be had with its epilogue; with Epilogue::none it is always done.
 bool matmul(const Matmul& p);

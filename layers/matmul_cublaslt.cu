@@ -2,10 +2,10 @@
 // cuBLASLt is column-major: a row-major (r, c) matrix is its column-major (c, r) transpose, so D = op(A) op(B) is asked for as
 // D^T = op(B)^T op(A)^T: the operands change places, the transpose flags stay. The epilogue's bias runs along D^T's rows, which are
 // D's columns, as wanted.
-// The algorithm is cuBLASLt's first proposal, the same every time on the same device and library, so that a run can be
-// repeated bit for bit. MATMUL_TUNE=1 in the environment times all proposals when a shape first comes up and keeps the
-// fastest: another run may then keep another one and round differently. Either way the trainer keeps the choices in a file
-// of the run (matmul_keep_choices), and a resumed run takes them from there, whatever MATMUL_TUNE says now.
+// Which algorithm: the one that the run has in its file already; else, for a training run, the cache's; else the fastest of
+// all proposals, timed when the shape first comes up (runtime/run/matmul_choices.h has both files). With MATMUL_TUNE=0 in the
+// environment, and in programs that do not train unless MATMUL_TUNE=1: the first proposal, the same every time on the same
+// device and library.
 // Nothing is allocated on the device after matmul_start.
 #include <cublasLt.h>
 
@@ -13,9 +13,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
+#include <optional>
 
 #include "layers/matmul_plain.cuh"
+#include "runtime/comm/comm.h"
 #include "runtime/device/backend.h"
 #include "runtime/run/files.h"
 #include "runtime/run/matmul_choices.h"
@@ -35,8 +38,13 @@ struct Library {
     cublasLtHandle_t handle = nullptr;
     void* workspace = nullptr;
 } library;
-MatmulChoices choices;
-bool may_time = true;                                        // false: no place to keep a choice
+MatmulChoices of_run, of_cache;
+bool cache_is_read = true, cache_takes_more = true;
+enum class Timing { if_told_to, yes, no } timing = Timing::if_told_to;
+bool tune_is(const char* value) {
+    const char* tune = getenv("MATMUL_TUNE");
+    return tune && strcmp(tune, value) == 0;
+}
 
 // Everything found out about one shape. `usable` false: cuBLASLt has no algorithm for it.
 struct Plan {
@@ -129,21 +137,64 @@ int fastest(const Plan& plan, const Matmul& p, const Proposals& proposals, int c
 
 static_assert(sizeof(MatmulAlgorithm) == sizeof(cublasLtMatmulAlgo_t));
 
-// The run's own choice, if it has one and the library still takes it.
-bool take_kept(Plan& plan, const Key& key) {
-    const auto kept = choices.algorithm.find(key);
-    if (kept == choices.algorithm.end()) return false;
-    memcpy(&plan.algorithm, kept->second.data(), sizeof plan.algorithm);
+// Whether the library takes an algorithm from a file; then it is the plan's.
+bool take(Plan& plan, const std::optional<MatmulAlgorithm>& kept) {
+    if (!kept) return false;
+    memcpy(&plan.algorithm, kept->data(), sizeof plan.algorithm);
     cublasLtMatmulHeuristicResult_t result;
-    if (cublasLtMatmulAlgoCheck(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, &plan.algorithm,
-                                &result) == CUBLAS_STATUS_SUCCESS &&
-        result.workspaceSize <= WORKSPACE_BYTES)
-        return true;
-    fprintf(
-        stderr,
-        "%s: the library refuses the algorithm kept for one of the products; it is chosen again, and the last bits of this run change\n",
-        choices.path.c_str());
-    return false;
+    return cublasLtMatmulAlgoCheck(library.handle, plan.operation, plan.b, plan.a, plan.d, plan.d, &plan.algorithm, &result) ==
+               CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= WORKSPACE_BYTES;
+}
+
+// The cache is a help, not a condition: what goes wrong with it is one line, and the run goes on.
+template <class Work> void with_cache(bool& wanted, Work work) {
+    if (!wanted || of_cache.path.empty()) return;
+    try {
+        work();
+    } catch (const std::exception& e) {
+        wanted = false;
+        fprintf(stderr, "matmul: going on without the cache of matrix algorithms: %s\n", error_text(e).c_str());
+    }
+}
+
+int proposals_for(const Plan& plan, const Matmul& p, Proposals& proposals) {
+    cublasLtMatmulPreference_t preference;
+    lt_check(cublasLtMatmulPreferenceCreate(&preference));
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE_BYTES);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, uint32_t(alignment(p.b)));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, uint32_t(alignment(p.a)));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, uint32_t(alignment(p.d)));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t(alignment(p.d)));
+    int found = 0;
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library.handle, plan.operation, plan.b, plan.a, plan.d,
+                                                           plan.d, preference, PROPOSALS, proposals.data(), &found);
+    lt_check(cublasLtMatmulPreferenceDestroy(preference));
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) lt_check(status);
+    return status == CUBLAS_STATUS_SUCCESS ? found : 0;
+}
+
+// Finds the plan's algorithm for a shape that comes up for the first time; false if there is none.
+bool choose(Plan& plan, const Matmul& p, const Key& key) {
+    const auto runs_own = matmul_choices_find(of_run, key);
+    if (take(plan, runs_own)) return true;
+    if (runs_own)
+        fprintf(stderr, "%s: the library refuses the algorithm kept for one of the products; it is chosen again, "
+                        "and the last bits of this run change\n", of_run.path.c_str());
+    std::optional<MatmulAlgorithm> cached, chosen;
+    with_cache(cache_is_read, [&] { cached = matmul_choices_find(of_cache, key); });
+    if (take(plan, cached)) chosen = cached;
+    if (!chosen) {
+        Proposals proposals;
+        const int found = proposals_for(plan, p, proposals);
+        if (found == 0) return false;
+        const bool timed = (timing == Timing::yes || (timing == Timing::if_told_to && tune_is("1"))) && !p.accumulate;   // (fastest: why)
+        chosen.emplace();
+        memcpy(chosen->data(), &proposals[size_t(timed ? fastest(plan, p, proposals, found) : 0)].algo, sizeof *chosen);
+        if (timed) with_cache(cache_takes_more, [&] { chosen = matmul_choices_add(of_cache, key, *chosen, cached); });
+    }
+    // Another rank, or another run through the cache, may have been first: then its choice is taken.
+    return take(plan, matmul_choices_add(of_run, key, *chosen, runs_own));
 }
 
 Plan make_plan(const Matmul& p, const Key& key) {
@@ -162,31 +213,7 @@ Plan make_plan(const Matmul& p, const Key& key) {
     plan.b = p.transpose_b ? layout(STORAGE, p.k, p.n, p.ldb, p.batch, p.batch_b) : layout(STORAGE, p.n, p.k, p.ldb, p.batch, p.batch_b);
     plan.a = p.transpose_a ? layout(STORAGE, p.m, p.k, p.lda, p.batch, p.batch_a) : layout(STORAGE, p.k, p.m, p.lda, p.batch, p.batch_a);
     plan.d = layout(d_type, p.n, p.m, p.ldd, p.batch, p.batch_d);
-    if (take_kept(plan, key)) {
-        plan.usable = true;
-        return plan;
-    }
-
-    cublasLtMatmulPreference_t preference;
-    lt_check(cublasLtMatmulPreferenceCreate(&preference));
-    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE_BYTES);
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, uint32_t(alignment(p.b)));
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, uint32_t(alignment(p.a)));
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, uint32_t(alignment(p.d)));
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t(alignment(p.d)));
-    Proposals proposals;
-    int found = 0;
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library.handle, plan.operation, plan.b, plan.a, plan.d,
-                                                           plan.d, preference, PROPOSALS, proposals.data(), &found);
-    lt_check(cublasLtMatmulPreferenceDestroy(preference));
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) lt_check(status);
-    plan.usable = status == CUBLAS_STATUS_SUCCESS && found > 0;
-    if (!plan.usable) return plan;
-    const char* tune = getenv("MATMUL_TUNE");
-    plan.algorithm = proposals[size_t(may_time && tune && *tune == '1' ? fastest(plan, p, proposals, found) : 0)].algo;
-    MatmulAlgorithm words;
-    memcpy(words.data(), &plan.algorithm, sizeof words);
-    matmul_choices_add(choices, key, words);
+    plan.usable = choose(plan, p, key);
     return plan;
 }
 
@@ -209,12 +236,23 @@ void matmul_start() {
 }
 size_t matmul_workspace_bytes() { return WORKSPACE_BYTES; }
 
-std::string matmul_keep_choices(const std::string& path) {
-    may_time = file_exists(parent_folder(path));
-    if (!may_time) return format("%s: this rank does not see the folder; its matrix algorithms are not timed", parent_folder(path).c_str());
-    return matmul_choices_open(choices, path,
-                               format("%s; cuBLASLt %zu; %s", device_facts().name.c_str(), cublasLtGetVersion(),
-                                      sizeof(floatX) == 2 ? "bf16" : "fp32"));
+// Every rank calls it. Timing needs a place to keep what it found and, in a run of several ranks, the same place for all.
+std::string matmul_keep_choices(const std::string& folder) {
+    const std::string library = format("%s; cuBLASLt %zu; %s", device_facts().name.c_str(), cublasLtGetVersion(),
+                                       sizeof(floatX) == 2 ? "bf16" : "fp32");
+    const bool sees_it = file_exists(folder);
+    of_run = matmul_choices_in(sees_it ? folder : "", library);
+    std::string note;
+    if (!sees_it) note = format("%s: this rank does not see the folder; no rank times its matrix algorithms\n", folder.c_str());
+    else if (comm_local_rank() == 0) note = matmul_choices_cleared(of_run);
+    const bool untimed = comm_any(!sees_it || tune_is("0"), "the choice of matrix algorithms");
+    timing = untimed ? Timing::no : Timing::yes;
+    of_cache = matmul_choices_in(untimed ? "" : matmul_cache_folder(), library);
+    if (!of_cache.path.empty()) {
+        std::error_code ignored;                             // where it cannot be made, the first choice to be kept there says so
+        std::filesystem::create_directories(parent_folder(of_cache.path), ignored);
+    }
+    return note;
 }
 
 bool matmul(const Matmul& p) {

@@ -10,10 +10,10 @@ void backend_prepare(char** argv);
 void backend_init(int threads);                    // 0: all. Picks the device; fails with one line if there is none
 const char* backend_name();                        // "cpu", "cuda", "emu"
 
-// Where this rank keeps the algorithms that the matrix library chose for this run's products, so that a resumed run has
-// the same bits; called before the first product (runtime/run/matmul_choices.h). Only CUDA's library chooses. Returns a
-// line for the log, or "".
-std::string backend_keep_choices(const std::string& path);
+// Before a training run's first product, on every rank: the run's folder, where the algorithms that the matrix library uses
+// for its products are kept, so that a resumed run has the same bits (runtime/run/matmul_choices.h). Only CUDA's library
+// chooses. Returns lines for the log, or "".
+std::string backend_keep_choices(const std::string& folder);
 
 void* device_alloc(size_t bytes);                  // zeroed, 256-byte aligned; fails with the bytes asked for and available
 void device_free(void* p);

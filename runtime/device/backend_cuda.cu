@@ -186,7 +186,7 @@ void copy_to_host(void* host, const void* device, size_t bytes) {
     cuda_check(cudaStreamSynchronize(stream));
 }
 void device_synchronize() { cuda_check(cudaStreamSynchronize(stream)); }
-std::string backend_keep_choices(const std::string& path) { return matmul_keep_choices(path); }
+std::string backend_keep_choices(const std::string& folder) { return matmul_keep_choices(folder); }
 
 DeviceFacts device_facts() {
     int device = 0;

@@ -242,7 +242,6 @@ void rundir_take_logs(RunDir& r, const std::string& from) {
     r.jsonl = r.csv = nullptr;
     for (const char* log : {"/metrics.jsonl", "/metrics.csv", "/samples.txt"})
         if (file_exists(from + log)) file_replace(r.dir + log, read_if_there(from + log));
-    for (int rank = 0; file_exists(from + matmul_choices_name(rank)); rank++)            // its bits, too
-        file_replace(r.dir + matmul_choices_name(rank), file_read(from + matmul_choices_name(rank), 16 << 20));
+    matmul_choices_copy(r.dir, from);                        // its bits, too
     open_logs(r);
 }

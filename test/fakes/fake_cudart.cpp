@@ -65,7 +65,7 @@ cudaError_t cudaMallocHost(void** p, size_t bytes) {
 }
 cudaError_t cudaMalloc(void** p, size_t bytes) {
     if (bytes > FAKE_DEVICE_BYTES - device_used) return last_error = cudaErrorMemoryAllocation;
-    *p = malloc(bytes);
+    if (posix_memalign(p, 256, bytes) != 0) return last_error = cudaErrorMemoryAllocation;       // as CUDA aligns
     memset(*p, 0xee, bytes);
     device_memory[*p] = bytes;
     device_used += bytes;
