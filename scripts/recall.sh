@@ -6,9 +6,10 @@
 #             heads 1 2 4, rates 1e-3 3e-3 1e-2, three seeds: 81 comparisons of 6 rows, each about 40 times as
 #             long or more; days on 2 cores, hours on a GPU
 #   TASKS WIDTHS HEADS_LIST RATES SEEDS STEPS VARIANTS RUNS_DIR BUILD NICE=15   change one of these
+#   RECORDS=DIR   keep small records of finished runs there, and find them again (tools/compare/records.h)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} FULL=${FULL:-}
+BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} FULL=${FULL:-} RECORDS=${RECORDS:-}
 VARIANTS=${VARIANTS:-qkv qv qv:key qv_ka gta gqa}
 if [[ -n $FULL ]]; then
     TASKS=${TASKS:-recall-64-4 recall-128-8 recall-256-16 copy-64 induction-64} WIDTHS=${WIDTHS:-64 128 256} HEADS_LIST=${HEADS_LIST:-1 2 4}
@@ -42,8 +43,10 @@ for task in $TASKS; do
             HEADS="$heads" CONTEXT="$context" BATCH_TOKENS=$((64 * context)) \
             STEPS="$STEPS" LR="$rate" WARMUP=$((STEPS / 10)) VAL_TOKENS=$((1000 * context)) VAL_EVERY=$((STEPS / 5)) \
             SEEDS="$SEEDS" POS=rope MATCH=layout TUNE= \
-            VARIANTS="$VARIANTS" BASELINE=qkv RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
+            VARIANTS="$VARIANTS" BASELINE=qkv RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
         ((status == 0)) || exit $status
+        [[ -z $RECORDS ]] || "$BUILD/report" --record "$RUNS_DIR/$task-w$width-h$heads-lr$rate" \
+            "$RECORDS/$task-w$width-h$heads-lr$rate" >&2
         "$BUILD/probe-table" "$RUNS_DIR" >"$RUNS_DIR/probes.md"
     done; done; done
 done

@@ -57,6 +57,6 @@ if wants second-text; then
     if [[ -n $TEXT2 ]]; then compare "study-$(basename "$TEXT2")" "$TEXT2" layout
     else say "no second text: TEXT2=DIR, made with scripts/get_data.sh --out data/NAME --source FILE"; fi
 fi
-if wants recall; then RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/recall.sh; fi
+if wants recall; then RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" RECORDS="$RECORDS" scripts/recall.sh; fi
 [[ -z $RECORDS ]] || BUILD="$BUILD" RECORDS="$RECORDS" scripts/study_page.sh
 say "records: ${RECORDS:-none}; tables: $RUNS_DIR/study-*/report.md; verdicts on the claims: make claims"

@@ -3,13 +3,19 @@
 # it at its end.
 #   BUILD=build RECORDS=docs/study
 # Each comparison's folder gets report.md, report.json and pictures; against-ROW/ in it has the differences to another baseline.
+# Beside them: claims.md, a verdict for each claim; probes.md, the accuracies of `make recall`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BUILD=${BUILD:-build} RECORDS=${RECORDS:-docs/study}
-for folder in "$RECORDS"/study-*/; do
+for folder in "$RECORDS"/study-*/ "$RECORDS"/claims*/; do
     folder=${folder%/}
     [[ -e $folder/comparison.json ]] || continue
     "$BUILD/report" "$folder" --baseline qkv --quiet
+    [[ $folder == */study-* ]] || continue
     for row in qv gqa; do "$BUILD/report" "$folder" --baseline $row --out "$folder/against-$row" --no-plot --quiet; done
 done
+[[ ! -d $RECORDS/claims ]] || "$BUILD/claims" "$RECORDS" --write "$RECORDS/claims.md" >&2
+if compgen -G "$RECORDS/recall-*" >/dev/null; then
+    { printf '# Probes: accuracy\n\n'; "$BUILD/probe-table" "$RECORDS"; } >"$RECORDS/probes.md"
+fi
 "$BUILD/report" --fill "$RECORDS/page.md" --out "$(dirname "$RECORDS")/STUDY.md"

@@ -25,6 +25,7 @@ TEST_CASE("report --fill: numbers and tables from reports") {
     CHECK(filled("{{a layout qv cache_bytes_per_token}} {{a layout qv p}} {{a layout - sd_between_seeds}}\n") ==
           "1024 below 0.0001 0.0123\n");
     CHECK(filled("{{table a ## Same layout}}\nEnd\n") == "| x | y |\n|---|---|\n| 1 | 2 |\nEnd\n");
+    CHECK(filled("{{table a/report.md ## Same layout}}\n") == "| x | y |\n|---|---|\n| 1 | 2 |\n");
     for (const char* hole : {"a layout mla difference", "a params qv difference", "a layout qv weight", "a layout qkv difference",
                              "a layout", "b layout qv sd", "table a ## Other", "table a ## Empty", "a layout qv difference more"}) {
         std::string message;

@@ -133,7 +133,7 @@ stand_in "$T/no-openblas" '[[ $* == *-lopenblas* || $* == *-ldnnl* ]] && exit 1;
 check "a BLAS whose header alone is there" 2 \
     "BLAS=openblas: no program can be linked with -lopenblas; apt-get install libopenblas-dev" make_says \
     build/tokenizer BLAS=openblas CXX="$T/no-openblas"
-check "(auto then takes none)" 0 "build/obj/cpu-fp32-none-native/tokenizer/main.o" make_says build/tokenizer CXX="$T/no-openblas" V=1
+check "(auto then takes none)" 0 "build/obj/cpu-fp32-none-native/tokenizer/main.o" make_says -B build/tokenizer CXX="$T/no-openblas" V=1
 
 # ---- compare.sh with stand-in trainers
 mkdir -p "$T/build" "$T/shards"
@@ -232,6 +232,11 @@ check "(thinned logs)" 0 "" test -s "$T/records/r/gqa-rope-1/metrics.jsonl"
 rm -r "$T/runs/r"
 check "a comparison is taken up from its records" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare NAME=r \
     VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
+check "what another comparison has recorded is not trained again" 0 "[1/1] qkv, rope, seed 1: done before, kept" compare NAME=other \
+    VARIANTS="qkv" STEPS=20 RECORDS="$T/records"
+check "(and is in its records too)" 0 "" cmp "$T/records/r/qkv-rope-1/metrics.jsonl" "$T/records/other/qkv-rope-1/metrics.jsonl"
+again() { compare NAME=more VARIANTS="qkv" STEPS=30 RECORDS="$T/records" 2>&1 | grep "done before"; }
+check "with other options it is" 1 "" again
 
 # ---- report
 check "no runs" 1 "no run in it" "$BUILD/report" "$T/shards"

@@ -172,7 +172,7 @@ static int report(int argc, char** argv) {
     auto open = [&](const char* name) { return open_results(runs_dir + "/" + name); };
     const Folders f{open("claims"),       open("claims-sinusoidal"), open("claims-learned"),
                     open("claims-power"), open("claims-alibi"),      runs_dir};
-    std::string markdown = "| | claim | verdict | because (nats per token, paired by seed, 95%) |\n|---|---|---|---|\n";
+    std::string markdown = "# The ten claims\n\n| | claim | verdict | because (nats per token, paired by seed, 95%) |\n|---|---|---|---|\n";
     for (const Claim& c : claims()) {
         const Verdict v = c.verdict(f);
         printf("%2d  %-12s  %s\n                  %s\n", c.number, v.word.c_str(), c.text, v.because.c_str());

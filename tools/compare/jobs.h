@@ -11,6 +11,7 @@ struct Job {
     std::string folder, run;                 // the run is FOLDER/RUN
     std::string label;                       // "qv, rope, seed 1"
     std::string record;                      // folder of its record (records.h), "" for none
+    std::string records;                     // the folder of all records
     std::vector<std::string> command;        // without what run_jobs adds: --runs-dir, --run, --threads, --resume or --overwrite
     std::string signature;                   // what decides the result
     double seconds = 0;                      // expected, for what is left; 0: not known

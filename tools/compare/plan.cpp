@@ -50,6 +50,7 @@ Job cell_job(const Settings& s, const Cell& c, int64_t seed, const std::string& 
     job.folder = matching_folder(s, c.matching);
     job.run = c.row.file_name() + "-" + c.pos + "-" + std::to_string(seed);
     job.record = s.record(job.folder + "/" + job.run);
+    job.records = s.records;
     job.label = c.row.name + ", " + c.pos + ", seed " + std::to_string(seed) + (c.matching == "layout" ? "" : ", equal " + c.matching);
     job.command = trainer_command(s, c, arguments);
     job.command.insert(job.command.end(), {"--save-every", std::to_string(std::max<int64_t>(1, c.steps / 5))});

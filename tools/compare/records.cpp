@@ -16,10 +16,31 @@ void keep_record(const Job& job) {
     file_replace(job.record + "/signature", job.signature + "\n");   // last: a record with a signature is whole
 }
 
+static bool is_record_of(const Job& job, const fs::path& folder) {
+    const std::string path = (folder / "signature").string();
+    return file_exists(path) && file_read(path, 1 << 20) == job.signature + "\n";
+}
+
+// RECORDS/NAME/RUN and RECORDS/NAME/match-params/RUN, of this NAME first; "" when there is none.
+static std::string find_record(const Job& job) {
+    if (is_record_of(job, job.record)) return job.record;
+    std::error_code error;
+    for (fs::recursive_directory_iterator at(job.records, error), end; at != end; at.increment(error)) {
+        if (at.depth() >= 2) at.disable_recursion_pending();
+        // a row's name is part of the run's: the signature has no variant
+        if (at->path().filename() == job.run && at->is_directory(error) && is_record_of(job, at->path())) return at->path().string();
+    }
+    return "";
+}
+
 void fetch_record(const Job& job) {
-    const std::string folder = job.record, run = job.folder + "/" + job.run;
-    if (folder.empty() || !file_exists(folder + "/signature")) return;
-    if (file_read(folder + "/signature", 1 << 20) != job.signature + "\n") return;
+    if (job.record.empty()) return;
+    const std::string folder = find_record(job), run = job.folder + "/" + job.run;
+    if (folder.empty()) return;
+    if (folder != job.record) {              // this comparison's records are whole, too
+        fs::create_directories(job.record);
+        fs::copy(folder, job.record, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
+    }
     fs::create_directories(run);
     for (const auto& entry : fs::directory_iterator(folder))
         if (entry.path().filename() != "signature")

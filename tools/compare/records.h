@@ -1,10 +1,10 @@
 // Small records of finished runs, to be kept in the repository: RECORDS/NAME/RUN/ has what tools/report/record.h writes, and the run's
 // signature. From records every table and picture is made again (build/report RECORDS/NAME), and a study that was stopped goes on, on
-// another machine too.
+// another machine too. What another comparison has trained, the same row with the same signature, is not trained again either.
 #pragma once
 struct Job;
 
 // Into job.record, if it has one.
 void keep_record(const Job& job);
-// Puts a record with this job's signature back among the runs, as done.
+// Puts a record with this job's signature, its own or another comparison's, back among the runs, as done.
 void fetch_record(const Job& job);

@@ -70,7 +70,8 @@ static std::string fill_hole(const std::string& hole, const fs::path& folder) {
         std::string heading;
         words >> name;
         std::getline(words >> std::ws, heading);
-        return lines_of_table(file_read((folder / name / "report.md").string(), MAX_BYTES), heading);
+        const fs::path report = name.ends_with(".md") ? folder / name : folder / name / "report.md";
+        return lines_of_table(file_read(report.string(), MAX_BYTES), heading);
     }
     std::string matching, row, field, more;
     ensure(words >> matching >> row >> field && !(words >> more), "a hole is {{NAME MATCHING ROW FIELD}} or {{table NAME HEADING}}");
