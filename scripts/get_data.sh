@@ -29,7 +29,7 @@ usage() {
     say "usage: scripts/get_data.sh [--out data/NAME] [--vocab N] [--source auto|shakespeare|kjv|fineweb|FILE...]"
     exit 2
 }
-sha256() { sha256sum "$@" | cut -d' ' -f1; }
+. scripts/fetch.sh
 
 out="" vocab="" sources=(auto) shards=""
 while (($#)); do
@@ -63,25 +63,12 @@ sudo=""
 
 # A partial download is continued; only a file with the right checksum gets its final name.
 fetch_shakespeare() {
-    local file=$DATA_ROOT/raw/tinyshakespeare.txt attempt
-    if [[ -f $file && $(sha256 "$file") == "$SHAKESPEARE_SHA256" ]]; then return 0; fi
+    local file=$DATA_ROOT/raw/tinyshakespeare.txt status=0
     mkdir -p "$DATA_ROOT/raw"
-    for attempt in resume afresh; do
-        [[ $attempt == afresh ]] && rm -f "$file.part"
-        if command -v curl >/dev/null; then
-            curl -fsSL --connect-timeout 8 --max-time 120 -C - -o "$file.part" "$SHAKESPEARE_URL" >&2 || true
-        elif command -v wget >/dev/null; then
-            wget -q --timeout=8 --tries=1 -c -O "$file.part" "$SHAKESPEARE_URL" >&2 || true
-        else
-            say "neither curl nor wget is installed"
-            return 1
-        fi
-        [[ -s $file.part ]] || return 1                   # nothing came: the address can not be reached
-        if [[ $(sha256 "$file.part") == "$SHAKESPEARE_SHA256" ]]; then mv "$file.part" "$file"; return 0; fi
-    done
-    say "$SHAKESPEARE_URL: what came is not tiny Shakespeare (checksum $(sha256 "$file.part"), expected $SHAKESPEARE_SHA256)"
-    rm -f "$file.part"
-    return 1
+    fetch "$SHAKESPEARE_URL" "$file" "$SHAKESPEARE_SHA256" 1 || status=$?
+    ((status != 2)) ||
+        say "$SHAKESPEARE_URL: what came is not tiny Shakespeare (checksum $fetch_got, expected $SHAKESPEARE_SHA256)"
+    return $status
 }
 
 # `bible -f` prints one verse a line after its reference ("Ge1:1 In the beginning ..."). The references are dropped: they would
@@ -187,6 +174,6 @@ fraction=$(awk -v val="$val_bytes" -v train="$(wc -c <"$part/train.txt")" 'BEGIN
 "$TOKENIZER" encode --tokenizer "$out/tokenizer.json" --out "$out" --split tail --val-fraction "$fraction" \
     --overwrite "$part/train.txt" "$part/val.txt" >&2
 printf 'source: %s\nvocabulary: %s\nvalidation: %s\nsha256: %s\nbytes: %s\nfiles: %s\n' "$name" "$vocab" "$SPLIT" \
-    "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.tmp"
-mv "$out/source.txt.tmp" "$out/source.txt"
+    "$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)" "$bytes" "${files[*]}" >"$out/source.txt.$$"
+mv "$out/source.txt.$$" "$out/source.txt"
 finish "$out"

@@ -34,32 +34,12 @@ command -v curl >/dev/null || die "curl is missing; \`make data\` installs it, o
 mkdir -p "$out" || die "$out: cannot be made"
 command -v flock >/dev/null && { exec 9>"$out/.lock"; flock -n 9 || die "another get_fineweb.sh is at work in $out"; }
 
-progress=(-sS)
-[[ ! -t 2 ]] || progress=(--progress-bar)
-checksum() { sha256sum "$1" 2>/dev/null | cut -d' ' -f1 || true; }        # "" when there is no such file
-bytes_in() { if [[ -f $1 ]]; then wc -c <"$1"; else echo 0; fi; }
-# Into FILE, going on from FILE.part. A broken connection is taken up again as long as it brings something; what is whole and has another
-# checksum is fetched once more from its beginning, then refused.
-fetch() {        # address, file, sha256
-    local attempt idle before got=""
-    for attempt in resume afresh; do
-        [[ $attempt == resume ]] || rm -f "$2.part"
-        for ((idle = 0; idle < 3;)); do
-            got=$(checksum "$2.part")
-            [[ $got != "$3" ]] || { mv "$2.part" "$2"; return; }
-            before=$(bytes_in "$2.part")
-            if curl -fL "${progress[@]}" --connect-timeout 15 --speed-limit 1000 --speed-time 60 -C - -o "$2.part" "$1" >&2; then
-                got=$(checksum "$2.part")
-                [[ $got != "$3" ]] || { mv "$2.part" "$2"; return; }
-                continue 2
-            fi
-            (($(bytes_in "$2.part") > before)) && idle=0 || ((++idle))
-            ((idle == 0 || idle == 3)) || sleep "${RETRY_WAIT:-5}"
-        done
-        die "$1: cannot be fetched; repeat the command when the network is open (what came is kept), or save the file as $2"
-    done
-    rm -f "$2.part"
-    die "$1: what came has the checksum $got, expected $3"
+. scripts/fetch.sh
+fetch_or_die() { # address, file, sha256
+    local status=0
+    fetch "$@" || status=$?
+    ((status != 1)) || die "$1: cannot be fetched; repeat the command when the network is open (what came is kept), or save the file as $2"
+    ((status == 0)) || die "$1: what came has the checksum $fetch_got, expected $3"
 }
 # A shard under the trainer's names: train_000001.bin, val_000000.bin. FILE.sha256 is written when it was found whole.
 shard() {        # name there, name here
@@ -74,15 +54,15 @@ shard() {        # name there, name here
     [[ ! -f $file.part ]] || have=$(wc -c <"$file.part")
     ((free > size - have)) || die "$out: $1 takes $((size >> 20)) MiB and $((free >> 20)) MiB are free"
     say "$1: $((size >> 20)) MiB"
-    [[ $(checksum "$file") == "$sha" ]] || fetch "$FINEWEB_URL/resolve/main/$1" "$file" "$sha"
+    fetch_or_die "$FINEWEB_URL/resolve/main/$1" "$file" "$sha"
     printf '%s %s\n' "$sha" "$size" >"$file.sha256"
 }
 
 # The vocabulary as tokenizer.json: the tokenizer writes it beside any text that it encodes.
 if [[ ! -s $out/tokenizer.json ]]; then
     mkdir -p "$out/gpt2"
-    fetch "$GPT2_URL/encoder.json" "$out/gpt2/encoder.json" "$ENCODER_SHA256"
-    fetch "$GPT2_URL/vocab.bpe" "$out/gpt2/vocab.bpe" "$BPE_SHA256"
+    fetch_or_die "$GPT2_URL/encoder.json" "$out/gpt2/encoder.json" "$ENCODER_SHA256"
+    fetch_or_die "$GPT2_URL/vocab.bpe" "$out/gpt2/vocab.bpe" "$BPE_SHA256"
     printf 'any text\n\nwill do\n' >"$out/gpt2/text.txt"
     "$TOKENIZER" encode --tokenizer "$out/gpt2" --out "$out/gpt2/encoded" --val-fraction 0.5 --overwrite "$out/gpt2/text.txt" >&2
     mv "$out/gpt2/encoded/tokenizer.json" "$out/tokenizer.json"
