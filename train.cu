@@ -121,7 +121,7 @@ static void record(Training& t, StepMetrics& m) {
         gpt_wait_for_weights(t.g);
         if (!cut && comm_rank() == 0)
             text = generate_text(t.g, t.data.tokenizer,
-                                 {o.prompt, o.sample_tokens, o.temperature, o.top_k, o.seed, m.step});
+                                 {o.prompt, o.sample_tokens, {o.temperature, o.top_k}, o.seed, m.step});
         cut = comm_any(cut || stop_requested(), "a sample of text");
     }
     if (cut) {

@@ -1,40 +1,18 @@
 // Text from a model during training: the last T tokens are the context, and everything is computed again for every new
-// token. (Decoding with a cache: decode.h.)
+// token, in the buffers that training has anyway. (Decoding with a cache: decode.h.)
 #pragma once
-#include <cmath>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "model/gpt.h"
+#include "model/sample.h"
 #include "runtime/run/signals.h"
 #include "tokenizer/tokenizer.h"
-
-// One token from softmax(logits / temperature) over the top_k largest (0: all); u uniform in [0, 1). temperature 0: the largest.
-inline int sample_token(const std::vector<floatX>& logits, double temperature, int top_k, double u) {
-    std::vector<int> order(logits.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return float(logits[size_t(a)]) > float(logits[size_t(b)]); });
-    if (temperature == 0) return order[0];
-    if (top_k > 0 && size_t(top_k) < order.size()) order.resize(size_t(top_k));
-    std::vector<double> weight;
-    double sum = 0, top = double(logits[size_t(order[0])]);
-    for (int id : order) {
-        weight.push_back(std::exp((double(logits[size_t(id)]) - top) / temperature));
-        sum += weight.back();
-    }
-    for (size_t i = 0; i < order.size(); i++) {
-        u -= weight[i] / sum;
-        if (u < 0) return order[i];
-    }
-    return order.back();
-}
 
 struct TextRequest {
     std::string prompt;
     int tokens = 200;
-    double temperature = 0.8;            // 0: greedy
-    int top_k = 0;                       // 0: all
+    Sampling sampling;
     uint64_t seed = 1;
     int64_t step = 0;                    // the random numbers depend on (seed, step) only
 };
@@ -49,7 +27,7 @@ inline std::string generate_text(GPT& g, const Tokenizer& tokenizer, const TextR
         const std::vector<int> context(ids.end() - int64_t(n), ids.end());
         gpt_next_logits(g, context.data(), int(n), logits);
         const double u = philox_uniform(r.seed, rng_stream("sample"), uint64_t(r.step) << 20 | uint64_t(i));
-        ids.push_back(uint32_t(sample_token(logits, r.temperature, r.top_k, u)));
+        ids.push_back(uint32_t(choose_token(logits.data(), int(logits.size()), r.sampling, u)));
     }
     return tokenizer_decode(tokenizer, ids.data(), ids.size());
 }
