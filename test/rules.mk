@@ -200,6 +200,7 @@ $(OBJ)/bench-step-%.o: test/bench/bench_step.cpp
 .PHONY: bench-decode
 bench-decode: setup-build
 	@$(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/bench-decode-%$(SUFFIX),$(sort $(NAMES)))
+	@$(MAKE) --no-print-directory -j$(JOBS) build/synthetic-data build/train-qkv build/generate-qkv build/export
 	@VARIANTS="$(sort $(NAMES))" test/bench/bench_decode.sh build
 build/bench-decode-%$(SUFFIX): $(OBJ)/bench-decode-%.o $(TOOL_OBJ) $(COMMON)
 	$(link)
