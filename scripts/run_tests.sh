@@ -2,6 +2,8 @@
 # Runs every suite that `make test` builds: one line each with its seconds, the output of those that fail, at the end the counts.
 #   scripts/run_tests.sh [word]      word: only suites with it in their name, such as gradients or qv
 #   LIMIT=600                        seconds that a suite may take; a shell suite that needs more says so in a line "# limit: N s"
+#   AT_ONCE=2                        suites side by side; default: one for each core, eight at most. A shell suite with a line "# alone: why"
+#                                    runs by itself; one with a line "# apart: ..." only when the word names it
 # It counts doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts
 # nothing. One that is missing, crashes, runs nothing, exceeds its limit or leaves processes behind counts as failed, and
 # everything it started is ended, mpirun's ranks too.
@@ -16,12 +18,17 @@ VARIANTS=${VARIANTS:-$(sed -n 's/^VARIANTS *?= *//p' Makefile)}
 # Threads that wait for each other spin shortly and then sleep, as in the trainer (backend_prepare): sleeping
 # at once makes small models four times slower, spinning for ever makes everything slow on a busy machine.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-5000}
+cores=$(nproc 2>/dev/null || echo 1)
+AT_ONCE=${AT_ONCE:-$((cores < 8 ? cores : 8))}
 
 # Which random order: the same in every run, so that a failure can be repeated; another by hand.
 RANDOM_SEED=${RANDOM_SEED:-1}
 [[ $LIMIT =~ ^[1-9][0-9]{0,5}$ ]] || { printf 'LIMIT=%s: give seconds, such as 600\n' "$LIMIT" >&2; exit 2; }
+[[ $AT_ONCE =~ ^[1-9][0-9]?$ ]] || { printf 'AT_ONCE=%s: give a number, such as 2\n' "$AT_ONCE" >&2; exit 2; }
 
-suites=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64" "$BUILD/test-ops-bf16")
+# The longest first, so that none is left for the end.
+suites=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
+suites+=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64" "$BUILD/test-ops-bf16")
 tested="$VARIANTS $(sed -n 's/^ALSO_TESTED *= *//p' test/rules.mk 2>/dev/null)"
 for variant in $tested; do
     suites+=("$BUILD/test-gradients-$variant" "$BUILD/test-model-$variant-fp32" "$BUILD/test-model-$variant-fp64"); done
@@ -30,7 +37,6 @@ for variant in $VARIANTS; do suites+=("$BUILD/test-model-bf16-$variant"); done
 # sanitized and whole models in one.
 for emulated in "$BUILD/test-emu-fp32" "$BUILD/test-emu-bf16"; do
     suites+=("$emulated" "$emulated reverse" "$emulated random:$RANDOM_SEED"); done
-suites+=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
 for variant in $tested; do suites+=("$BUILD/test-emu-model-$variant" "$BUILD/test-emu-model-bf16-$variant"); done
 for control in $CONTROLS; do suites+=("$BUILD/test-gradients-$control" "$BUILD/test-emu-model-$control"); done
 suites+=(test/*/test_*.sh)
@@ -69,7 +75,6 @@ stop() {
     [[ -z $timer ]] || kill "$timer" 2>/dev/null
     exit 130
 }
-trap stop INT TERM HUP
 # Runs a command within a limit. Sets code, and ended: why it was ended or what it left running, "" if neither.
 run_suite() {            # seconds, command...
     local limit=$1 left try
@@ -99,15 +104,14 @@ run_suite() {            # seconds, command...
     child="" timer=""
 }
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-passed=0 failed=0 broken=()
-for suite in "${suites[@]}"; do
-    name=${suite##*/}
+T=$(mktemp -d) || exit 1
+trap 'rm -rf "$T"' EXIT
+# One suite, in a process of its own. Into $T/NUMBER: "passed failed [why it is broken]"; what is to be shown goes to stdout.
+one_suite() {            # number, suite
+    local suite=$2 name=${2##*/} order started limit=$LIMIT own tenths good bad reason why="" log=$T/$1.log
+    trap stop TERM
     suite=${suite%% *} order=${name#"${suite##*/}"} order=${order# }
-    [[ $name == *"$ONLY"* ]] || continue
     started=$(date +%s%N)
-    limit=$LIMIT
     case $suite in
         *.sh) own=$(sed -n 's/^# limit: \([0-9]*\) s$/\1/p' "$suite")
               limit=$((${own:-0} > limit ? own : limit))
@@ -117,20 +121,57 @@ for suite in "${suites[@]}"; do
     tenths=$((($(date +%s%N) - started) / 100000000))
     if ((code == 0)) && [[ -z $ended ]] && reason=$(sed -n 's/^test_[a-z_]*: skipped: //p' "$log" | head -n 1) && [[ -n $reason ]]; then
         printf '%-30s skipped: %s\n' "$name" "$reason"
-        continue
+        echo "0 0" >"$T/$1"
+        return
     fi
     read -r good bad < <(counts <"$log") || good=0 bad=0
     ((code == 0 || bad > 0)) || bad=1                # a crash
     ((good + bad > 0)) || bad=1                      # nothing ran
     [[ -z $ended ]] || ((bad > 0)) || bad=1
-    passed=$((passed + good)) failed=$((failed + bad))
     printf '%-30s %4d passed %3d failed %5d.%d s%s\n' "$name" "$good" "$bad" $((tenths / 10)) $((tenths % 10)) "${ended:+  $ended}"
     if ((bad)); then
-        broken+=("$name${ended:+ (${ended%%:*})}")
         printf -- '---- %s, exit code %d%s\n' "$suite${order:+, EMU_ORDER=$order}" "$code" "${ended:+, $ended}"
         tail -n 200 "$log"
         printf -- '----\n'
     fi
+    ((bad == 0)) || why=" $name${ended:+ (${ended%%:*})}"
+    printf '%d %d%s\n' "$good" "$bad" "$why" >"$T/$1"
+}
+declare -A running=()                                # process -> number
+trap 'kill -TERM "${!running[@]}" 2>/dev/null; wait; exit 130' INT TERM HUP
+wait_until_fewer_than() {
+    local done_
+    while ((${#running[@]} >= $1)); do
+        wait -n -p done_ "${!running[@]}"
+        cat "$T/${running[$done_]}.out"
+        unset "running[$done_]"
+    done
+}
+start() {                # number
+    one_suite "$1" "${suites[$1]}" >"$T/$1.out" 2>&1 &
+    running[$!]=$1
+}
+says() { [[ $1 == *.sh ]] && grep -q "^# $2: " "$1"; }
+alone=()
+for i in "${!suites[@]}"; do
+    [[ ${suites[i]##*/} == *"$ONLY"* ]] || continue
+    if says "${suites[i]}" apart && [[ -z $ONLY ]]; then continue; fi
+    if says "${suites[i]}" alone; then alone+=("$i"); continue; fi
+    wait_until_fewer_than "$AT_ONCE"
+    start "$i"
+done
+for i in "${alone[@]}"; do
+    wait_until_fewer_than 1
+    start "$i"
+done
+wait_until_fewer_than 1
+
+passed=0 failed=0 broken=()
+for i in "${!suites[@]}"; do
+    [[ ${suites[i]##*/} == *"$ONLY"* && -e $T/$i.out ]] || continue
+    read -r good bad why <"$T/$i" || good=0 bad=1 why=${suites[i]##*/}
+    passed=$((passed + good)) failed=$((failed + bad))
+    [[ -z $why ]] || broken+=("$why")
 done
 ((${#broken[@]} == 0)) || printf 'failed: %s\n' "${broken[*]}"
 printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels with nvcc, warnings as errors, and reads ptxas's report. Needs no GPU; without nvcc it is skipped.
 #   test/ops/test_cuda_compile.sh [build folder]        NVCC=path
-# Every file in both precisions, for sm_80, sm_90 and sm_120. So that it fits `make test`, only attention in
+# Every file in both precisions, for sm_80, sm_90 and sm_120. So that it takes minutes only, attention in
 # bf16, where registers decide, is compiled for each GPU from the source, and every kernel there checked for
 # spills; the others are compiled once, for the instructions of sm_80, and assembled for all three.
 # `make cuda-check` compiles everything for each GPU from the source.
+# apart: minutes of compilation; .ci/run calls `scripts/run_tests.sh cuda_compile`, and so may you
 # Checks: one for each compilation, one for each attention kernel on each GPU.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Several processes: build/test-comm under mpirun with 1 to 4 ranks, and faults 12 and 13 of docs/RELIABILITY.md: a rank that is killed,
 # stopped, hung, or that ends by an error. After each: an exit code, a line that names the rank, no process left.
+# alone: its time limits are for ranks that have the cores to themselves
 #   test/system/test_mpi.sh [build]       mpirun and build/test-comm from the same MPI; test-comm-nccl beside it
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -2,6 +2,7 @@
 # Whole training runs on several ranks against one: the same curve for ZeRO 0, 1 and 2, the same bits with
 # --deterministic-ranks, resuming on another number, memory that falls as 1/N, and faults 9, 11, 12, 13, 14 of
 # docs/RELIABILITY.md.    test/system/test_ranks.sh [build]
+# alone: its time limits are for ranks that have the cores to themselves
 # The messages themselves are tested by test_mpi.sh. Without MPI everything here is skipped, and that is said.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

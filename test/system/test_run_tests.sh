@@ -75,6 +75,27 @@ suite skipped <<<'echo "test_skipped: skipped: no such thing here"'
 rm "$T/test/x/test_hang.sh" "$T/test/x/test_leave.sh" "$T/test/x/test_long.sh"
 expect "counts" 1 "failed: test_bad.sh test_crash.sh test_mute.sh
 7 passed, 3 failed" run "$T/scripts/run_tests.sh" .sh
+# Side by side, and not.
+for n in 1 2 3; do suite "pair$n" <<EOF
+touch $T/pair$n.here
+sleep 0.5
+seen=0
+for other in $T/pair*.here; do ((++seen)); done
+sleep 0.5
+rm $T/pair$n.here
+echo "test_pair: \$seen checks, 0 failed"
+EOF
+done
+expect "suites run side by side, as many as AT_ONCE says" 0 "5 passed, 0 failed" run AT_ONCE=2 "$T/scripts/run_tests.sh" pair
+expect "(or one after the other)" 0 "3 passed, 0 failed" run AT_ONCE=1 "$T/scripts/run_tests.sh" pair
+for n in 1 3; do sed -i '1i # alone: why not' "$T/test/x/test_pair$n.sh"; done
+expect "(or alone, where a suite says so)" 0 "3 passed, 0 failed" run AT_ONCE=2 "$T/scripts/run_tests.sh" pair
+rm "$T"/test/x/test_pair*.sh
+suite apart <<<'# apart: takes long
+echo "test_apart: 1 checks, 0 failed"'
+report "$(run "$T/scripts/run_tests.sh" | grep -c test_apart)" "a suite that stands apart is not run" "$output"
+expect "(but by its name)" 0 "1 passed, 0 failed" run "$T/scripts/run_tests.sh" apart
+expect "AT_ONCE that is no number" 2 "AT_ONCE=many" env AT_ONCE=many "$T/scripts/run_tests.sh"
 expect "skipped, and why" 1 "test_skipped.sh                skipped: no such thing here" run "$T/scripts/run_tests.sh" skipped
 expect "a missing binary has failed" 1 "failed: test-unit" run "$T/scripts/run_tests.sh" test-unit
 expect "a limit that is none" 2 "LIMIT=soon" env LIMIT=soon "$T/scripts/run_tests.sh"
