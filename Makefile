@@ -260,10 +260,9 @@ $(OBJ)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(KERNEL_$(BACKEND)) -c $< -o $@
 
-# -O1: these only call what computes, which has objects of its own. With -O3 they take half as long again to
-# compile and are no faster (docs/LOG.md).
-CALLERS    = runtime/run/options runtime/run/option_table runtime/run/rundir runtime/run/inspect tokenizer/command
-$(OBJ)/train-%.o $(OBJ)/tools/%.o $(patsubst %,$(HOST)/%.o,$(CALLERS)): CXXFLAGS += -O1
+# -O1: these only call what computes, which has objects of its own, or handle text and a few thousand numbers. With -O3
+# they take half as long again to compile and are no faster (docs/LOG.md).
+$(OBJ)/train-%.o $(OBJ)/tools/%.o $(HOST)/tools/%.o $(HOST)/runtime/run/%.o $(HOST)/tokenizer/command.o: CXXFLAGS += -O1
 $(OBJ)/train-%.o: train.cu
 	$(compile_variant)
 build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
@@ -274,7 +273,7 @@ build/inspect: $(OBJ)/tools/inspect.o $(COMMON)
 	$(link)
 # Tools that use a model, one for each variant as the trainer.
 TOOL_OBJ   = $(patsubst %.cpp,$(HOST)/%.o,$(TOOLS))
-$(OBJ)/generate-%.o $(OBJ)/evaluate-%.o $(OBJ)/bench-decode-%.o $(TOOL_OBJ): CXXFLAGS += -O1
+$(OBJ)/generate-%.o $(OBJ)/evaluate-%.o $(OBJ)/bench-decode-%.o: CXXFLAGS += -O1
 $(OBJ)/generate-%.o: tools/generate.cpp
 	$(compile_variant)
 $(OBJ)/evaluate-%.o: tools/evaluate.cpp
@@ -286,14 +285,11 @@ build/evaluate-%$(SUFFIX): $(OBJ)/evaluate-%.o $(TOOL_OBJ) $(COMMON)
 # To and from transformers. The modeling file goes into export as one string.
 build/export build/import: build/%: $(HOST)/tools/export/%.o $(TOOL_OBJ) $(COMMON)
 	$(link)
-$(HOST)/tools/export/%.o: CXXFLAGS += -O1
 $(HOST)/tools/export/export.o: $(HOST)/tools/export/modeling_qvcu.inc
 $(HOST)/tools/export/export.o: CPPFLAGS += -I$(HOST)
 $(HOST)/tools/export/modeling_qvcu.inc: tools/export/modeling_qvcu.py
 	@mkdir -p $(@D)
 	@{ printf 'R"QVCU('; cat $<; printf ')QVCU"\n'; } > $@
-# Text and a few thousand numbers: -O1 compiles in half the time, and g++ 12 then has no mistaken warnings about std::string.
-$(REPORT): CXXFLAGS += -O1
 build/report: $(OBJ)/tools/report/report.o $(REPORT) $(COMMON)
 	$(link)
 build/probe-data: $(HOST)/tools/probe_data.o $(COMMON)

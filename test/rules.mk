@@ -9,12 +9,33 @@ test: setup-test
 
 # Tests are compiled with -O1 (operations: their oracles compute) or -O0, and a doctest check calls a function
 # instead of expanding it: half as long to build (docs/LOG.md). What they test is compiled as always.
-$(OBJ)/test/ops/test_%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
-$(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
-$(OBJ)/test/ops/test_%.o $(OBJ)/test/system/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
-OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
-OTHER_TESTS := $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/ops/test_cuda_matmul.cpp test/system/test_comm.cpp
-UNIT_TESTS := $(filter-out $(OTHER_TESTS),$(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
+$(OBJ)/test/ops/test_%.o $(OBJ)/unity/ops%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
+$(OBJ)/test/system/test_%.o $(OBJ)/unity/unit%.o $(HOST)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
+$(OBJ)/test/%.o $(OBJ)/unity/%.o $(HOST)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
+TEST_MAIN  := $(HOST)/test/main.o
+
+# What tests include takes longer to read than the tests, so several are compiled as one (docs/LOG.md): unity/NAME.cpp
+# includes the files of UNITY_NAME. Their helpers must not have the same names.
+UNITY_ops-layers    := $(wildcard test/ops/test_ops_*.cpp)
+UNITY_ops-attention := $(wildcard test/ops/test_sdpa*.cpp)
+OP_TESTS            := $(patsubst %,$(OBJ)/unity/%.o,ops-layers ops-attention)
+OTHER_TESTS         := $(UNITY_ops-layers) $(UNITY_ops-attention) test/ops/test_emu.cpp $(wildcard test/ops/test_cuda_*.cpp) test/system/test_comm.cpp
+UNITY_unit-report   := $(wildcard test/system/test_report*.cpp)
+UNITY_unit-files    := $(wildcard test/system/test_checkpoint*.cpp test/system/test_safetensors.cpp test/system/test_rundir.cpp test/system/test_inspect.cpp)
+UNITY_unit-tokens   := $(wildcard test/system/test_tokenizer*.cpp test/system/test_dataloader.cpp)
+UNITY_unit-rest     := $(filter-out $(UNITY_unit-report) $(UNITY_unit-files) $(UNITY_unit-tokens) $(OTHER_TESTS), \
+    $(wildcard test/ops/test_*.cpp test/system/test_*.cpp))
+UNIT_TESTS          := $(patsubst %,$(OBJ)/unity/%.o,unit-report unit-files unit-tokens unit-rest)
+# Whole models, for each variant. test_step.cpp compares with the CPU in fp32, so not there; it has not run on a GPU.
+UNITY_model         := test/model/test_model.cpp test/model/test_decode.cpp $(if $(filter emu,$(BACKEND)),test/model/test_step.cpp)
+UNITY_model-bf16    := test/model/test_model_bf16.cpp $(if $(filter cuda,$(BACKEND)),,test/model/test_step.cpp)
+.PHONY: always
+$(OBJ)/unity/%.cpp: always
+	@mkdir -p $(@D)
+	@printf '#include "%s"\n' $(UNITY_$*) >$@.tmp; cmp -s $@.tmp $@ || cp $@.tmp $@; rm $@.tmp
+$(OBJ)/unity/%.o: $(OBJ)/unity/%.cpp
+	$(call say,compile $(UNITY_$*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+.PRECIOUS: $(OBJ)/unity/%.cpp
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 # The variants, and one model with the other norm and MLP.
 ALSO_TESTED = qv-rmsnorm-swiglu
@@ -53,18 +74,18 @@ check: setup-test
 	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help;" \
 	    "make test has the CUDA kernels, emulated"
 
-build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(REPORT) $(COMMON)
+build/test-unit: $(TEST_MAIN) $(UNIT_TESTS) $(REPORT) $(COMMON)
 	$(link)
 # The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
 # (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)
-build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(OBJ)/test/main.o $(call objects,test/ops/test_emu.cpp $(OP_TESTS) $(LAYERS))
+build/test-emu-$(PRECISION)$(addprefix -,$(SANITIZE)): $(TEST_MAIN) $(OP_TESTS) $(call objects,test/ops/test_emu.cpp $(LAYERS))
 	$(link)
-build/test-emu-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-emu-model-%: $(OBJ)/test-model-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
 # The CPU in bf16, held against the same: PyTorch's values, and training steps by a plain implementation's error.
-build/test-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
-build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test-step-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-emu-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
 # Training steps, emulated against the CPU, which computes them first. One thread: for models this small, two would mostly wait.
 build/step-%.safetensors: build/step-reference-%
@@ -73,13 +94,11 @@ build/step-reference-%: $(OBJ)/step-reference-%.o $(COMMON)
 	$(link)
 $(OBJ)/step-reference-%.o: test/model/step_reference.cpp
 	$(compile_variant)
-$(OBJ)/test-step-%.o: test/model/test_step.cpp
-	$(compile_variant)
-build/test-ops-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
+build/test-ops-$(PRECISION): $(TEST_MAIN) $(OP_TESTS) $(COMMON)
 	$(link)
 $(OBJ)/test-gradients-%.o: test/model/test_gradients.cpp
 	$(compile_variant)
-$(OBJ)/test-model-%.o: test/model/test_model.cpp
+$(OBJ)/test-model-%.o: $(OBJ)/unity/model.cpp
 	$(compile_variant)
 # Communication between processes; test/system/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path
 # on a fake of NCCL and CUDA (test/fakes/fake_nccl.cpp), where their headers are. Against the real libraries:
@@ -94,11 +113,9 @@ build/obj/comm-nccl-$(notdir $(MPICC))-$(MARCH)$(addprefix -,$(SANITIZE))/%.o: %
 	$(call say,compile $< (nccl))$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_nccl) -MMD -MP $(CXXFLAGS) -c $< -o $@
 build/test-comm-nccl: $(NCCL_OBJ) $(OBJ)/runtime/run/build_info.o
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS) $(COMM_LIBS_mpi)
-build/test-gradients-%: $(OBJ)/test-gradients-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-gradients-%: $(OBJ)/test-gradients-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
-$(OBJ)/test-decode-%.o: test/model/test_decode.cpp
-	$(compile_variant)
-build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-model-%-$(PRECISION): $(OBJ)/test-model-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
 
 # 220 random kills and every passage of every point of the checkpoint protocol; libFuzzer on the parsers, 10 minutes each (needs clang);
@@ -137,13 +154,13 @@ test-cuda-binaries: setup-test
 	    $(patsubst %,build/test-cuda-model-%,$(sort $(NAMES)))
 	@$(MAKE) --no-print-directory BACKEND=cuda PRECISION=bf16 -j$(JOBS) build/test-cuda-bf16 \
 	    $(patsubst %,build/test-cuda-model-bf16-%,$(sort $(NAMES)))
-build/test-cuda-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS)) $(COMMON)
+build/test-cuda-$(PRECISION): $(TEST_MAIN) $(OP_TESTS) $(COMMON)
 	$(link)
-build/test-cuda-model-%: $(OBJ)/test-model-%.o $(OBJ)/test-decode-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-cuda-model-%: $(OBJ)/test-model-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
-build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(OBJ)/test/main.o $(COMMON)
+build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
-$(OBJ)/test-model-bf16-%.o: test/model/test_model_bf16.cpp
+$(OBJ)/test-model-bf16-%.o: $(OBJ)/unity/model-bf16.cpp
 	$(compile_variant)
 build/bench-%-$(BACKEND)-$(PRECISION): $(OBJ)/test/bench/bench_%.cu.o $(COMMON)
 	$(link)
@@ -178,11 +195,11 @@ cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory build/test-cuda-matmul
 	@build/test-cuda-memory --no-colors && build/test-cuda-matmul --no-colors
 CUDA_MEMORY_TEST := test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp
-build/test-cuda-memory: $(OBJ)/test/main.o $(call objects,$(CUDA_MEMORY_TEST))
+build/test-cuda-memory: $(TEST_MAIN) $(call objects,$(CUDA_MEMORY_TEST))
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
 CUDA_MATMUL_TEST := test/ops/test_cuda_matmul.cpp test/fakes/some_products.cu layers/matmul_cublaslt.cu \
     test/fakes/fake_cublaslt.cpp $(wordlist 2,9,$(CUDA_MEMORY_TEST))
-build/test-cuda-matmul: $(OBJ)/test/main.o $(call objects,$(CUDA_MATMUL_TEST)) $(patsubst %,$(HOST)/runtime/run/%.o,files matmul_choices)
+build/test-cuda-matmul: $(TEST_MAIN) $(call objects,$(CUDA_MATMUL_TEST)) $(patsubst %,$(HOST)/runtime/run/%.o,files matmul_choices)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS)
 $(OBJ)/test/fakes/fake_cudart.o $(OBJ)/test/fakes/fake_cublaslt.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include
 cuda-objects: $(patsubst %.cu,$(OBJ)/%.cu.o,$(KERNELS))

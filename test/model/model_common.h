@@ -7,6 +7,8 @@
 #include "model/gpt.h"
 #include "runtime/run/error.h"
 
+inline constexpr bool DOUBLE = sizeof(floatM) == 8;
+
 struct TestBatch { int B, T; std::vector<int> tokens, targets; };
 
 inline TestBatch random_batch(int B, int T, int V, uint64_t seed) {

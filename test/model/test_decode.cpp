@@ -7,8 +7,6 @@
 #include "test/model/model_common.h"
 
 namespace {
-const bool DOUBLE = sizeof(floatM) == 8;
-
 // A decoder with g's weights.
 Decoder decoder_of(const GPT& g, DecoderShape shape) { return decoder_allocate(g.c, shape, &g); }
 

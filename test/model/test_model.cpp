@@ -9,7 +9,6 @@
 #include "test/check_tensor.h"
 #include "test/model/model_common.h"
 
-static const bool DOUBLE = sizeof(floatM) == 8;
 #if defined(BACKEND_EMU)
 static const bool EMULATED = true;       // long training loops would take minutes there
 #else

@@ -16,6 +16,7 @@
 #include "runtime/device/backend.h"
 #include "runtime/run/error.h"
 #include "runtime/device/rng.h"
+#include "test/ops/op_common.h"
 #ifdef BACKEND_EMU
 #include "runtime/device/emu/emu.h"
 #endif
@@ -165,22 +166,6 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
     return r;
 }
 
-// A device array that is freed at the end of the test.
-template <class T> struct Device {
-    T* p;
-    size_t n;
-    explicit Device(const std::vector<T>& host) : p(device_alloc_array<T>(host.size())), n(host.size()) {
-        copy_to_device(p, host.data(), n * sizeof(T));
-    }
-    ~Device() { device_free(p); }
-    Device(const Device&) = delete;
-    std::vector<T> host() const {
-        std::vector<T> h(n);
-        copy_to_host(h.data(), p, n * sizeof(T));
-        return h;
-    }
-};
-
 struct Outputs { std::vector<floatX> o, dqkv; std::vector<floatM> lse, dp, da; };
 Outputs run_sdpa(const Case& c, const Placement& at, const Inputs& in, bool accumulate, double before) {
     const std::vector<floatM> head_before(c.NH, floatM(before));
@@ -198,7 +183,7 @@ Outputs run_sdpa(const Case& c, const Placement& at, const Inputs& in, bool accu
     sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q,
                   qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate,
                   c.rotated ? rope.p : nullptr);
-    return {o.host(), dqkv.host(), lse.host(), dp.host(), da.host()};
+    return {o.get(), dqkv.get(), lse.get(), dp.get(), da.get()};
 }
 
 // Compares n elements at `start`, `stride` apart in `rows` rows.

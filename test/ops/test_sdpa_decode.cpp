@@ -10,7 +10,7 @@
 #include "test/ops/op_common.h"
 
 namespace {
-struct Case {
+struct DecodeCase {
     const char* name;
     int NH, NKV, d_k, d_v, d_shared;
     bool same, rotate;                           // K and V one tensor; rotated as they are read
@@ -19,7 +19,7 @@ struct Case {
 };
 struct Rows { std::vector<int> sequence, position; int longest = 0; };
 
-Rows rows_of(const Case& c) {
+Rows rows_of(const DecodeCase& c) {
     Rows r;
     for (size_t b = 0; b < c.before.size(); b++)
         for (int i = 0; i < c.fed[b]; i++) {
@@ -32,7 +32,7 @@ Rows rows_of(const Case& c) {
 
 // All in T; q (rows, NH, d_k), r (rows, NH, d_shared), k, v, shared as sdpa_decode.h has them.
 template <class T>
-std::vector<T> oracle(const Case& c, const Rows& rows, int capacity, const std::vector<floatX>& q,
+std::vector<T> oracle(const DecodeCase& c, const Rows& rows, int capacity, const std::vector<floatX>& q,
                       const std::vector<floatX>& r, const std::vector<floatX>& k, const std::vector<floatX>& v,
                       const std::vector<floatX>& shared, const std::vector<floatM>& table,
                       const std::vector<floatM>& slope, const std::vector<floatX>& p, const std::vector<floatX>& a,
@@ -75,14 +75,14 @@ std::vector<T> oracle(const Case& c, const Rows& rows, int capacity, const std::
 }
 
 struct Problem {                                 // one case's tensors on the device, filled by position: not by the order of calls
-    Case c;
+    DecodeCase c;
     Rows rows;
     int capacity;
     std::vector<floatX> q, r, k, v, shared, p, a;
     std::vector<floatM> table, slope;
     double scale;
 
-    explicit Problem(const Case& of) : c(of), rows(rows_of(of)), capacity(rows.longest + 3) {
+    explicit Problem(const DecodeCase& of) : c(of), rows(rows_of(of)), capacity(rows.longest + 3) {
         const size_t n = rows.sequence.size(), sequences = c.before.size();
         q = normal_vector<floatX>(n * c.NH * c.d_k, 1);
         r = normal_vector<floatX>(n * c.NH * c.d_shared, 2);
@@ -121,7 +121,7 @@ struct Problem {                                 // one case's tensors on the de
     }
 };
 
-const std::vector<Case> CASES = {
+const std::vector<DecodeCase> DECODE_CASES = {
     {"one token", 1, 1, 4, 4, 0, false, false, BiasKind::none, {0}, {1}},
     {"multi-head, two lengths", 3, 3, 20, 20, 0, false, false, BiasKind::none, {5, 0}, {1, 7}},
     {"grouped, alibi, several pieces", 6, 2, 16, 16, 0, false, false, BiasKind::alibi, {600, 254, 0}, {3, 4, 2}},
@@ -135,7 +135,7 @@ const std::vector<Case> CASES = {
 
 TEST_CASE("sdpa_decode: the oracle's numbers, whatever is cached and fed") {
     backend_init(0);
-    for (const Case& c : CASES) {
+    for (const DecodeCase& c : DECODE_CASES) {
         Problem p(c);
         check_close<floatX>(c.name, p.run(0, p.rows.sequence.size()), p.expected<Wide>(), p.expected<floatM>());
     }
@@ -143,7 +143,7 @@ TEST_CASE("sdpa_decode: the oracle's numbers, whatever is cached and fed") {
 
 TEST_CASE("sdpa_decode: a row's bits depend on its own sequence only") {
     backend_init(0);
-    for (const Case& c : CASES) {
+    for (const DecodeCase& c : DECODE_CASES) {
         Problem p(c);
         const size_t n = p.rows.sequence.size(), width = size_t(c.NH) * c.d_v;
         std::vector<floatX> together = p.run(0, n);
@@ -159,7 +159,7 @@ TEST_CASE("sdpa_decode: a row's bits depend on its own sequence only") {
 
 TEST_CASE("sdpa_decode: the weights it reports sum to 1 and make the output it reports") {
     backend_init(0);
-    for (const Case& c : CASES) {
+    for (const DecodeCase& c : DECODE_CASES) {
         Problem p(c);
         const size_t n = p.rows.sequence.size();
         std::vector<floatM> weights;

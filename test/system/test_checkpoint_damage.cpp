@@ -11,7 +11,7 @@
 #include "runtime/device/rng.h"
 #include "test/temp_dir.h"
 
-static std::string save(const std::string& run, int64_t step) {
+static std::string save_small(const std::string& run, int64_t step) {
     auto tensor = [&](const char* name, std::vector<int64_t> shape) {
         return TensorToWrite{name, "F32", shape, [step](uint64_t offset, size_t bytes, void* out) {
                                  for (size_t i = 0; i < bytes / 4; i++)
@@ -44,8 +44,8 @@ static int64_t used(const std::string& run) {
 
 TEST_CASE("damage: every header byte, 1000 bits of the data") {
     TempDir run;
-    save(run.path, 10);
-    const std::string newest = save(run.path, 20);
+    save_small(run.path, 10);
+    const std::string newest = save_small(run.path, 20);
     REQUIRE(checkpoint_verify(newest) == "{\"step\": 1}");
     int flips = 0;
     for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
@@ -79,8 +79,8 @@ TEST_CASE("damage: every header byte, 1000 bits of the data") {
 
 TEST_CASE("damage: cut at every length of the header, and in the data") {
     TempDir run;
-    save(run.path, 10);
-    const std::string newest = save(run.path, 20);
+    save_small(run.path, 10);
+    const std::string newest = save_small(run.path, 20);
     for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
         const std::string path = newest + "/" + name, whole = slurp(path);
         const uint64_t header = safetensors_open(path).data_start;
