@@ -255,11 +255,12 @@ static int finish(Training& t) {
     if (t.saved_step != t.at.step) save(t);
     console_close(t.console);
     if (stopped)
-        printf("stopped at step %lld (%s); continue with --resume --run %s\n", (long long)t.at.step,
-               stop_reason(t.o, t.at.step), t.o.run.c_str());
+        console_message(t.console, format("stopped at step %lld (%s); continue with --resume --run %s", (long long)t.at.step,
+                                          stop_reason(t.o, t.at.step), t.o.run.c_str()));
     else if (!t.o.quiet)
-        printf("%s done: best validation loss %.4f nats, %s of training, at most %s of memory\n", t.o.run.c_str(), t.at.best_val_loss,
-               human_time(t.at.seconds).c_str(), human_bytes(double(peak_memory_bytes())).c_str());
+        console_message(t.console, format("%s done: best validation loss %.4f nats, %s of training, at most %s of memory",
+                                          t.o.run.c_str(), t.at.best_val_loss, human_time(t.at.seconds).c_str(),
+                                          human_bytes(double(peak_memory_bytes())).c_str()));
     gpt_free(t.g);
     return stopped ? EXIT_STOPPED_AND_SAVED : EXIT_DONE;
 }

@@ -1,5 +1,6 @@
 // The console line and human-readable quantities; see rundir.h.
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <ctime>
 #include <sys/ioctl.h>
@@ -8,10 +9,20 @@
 #include "runtime/run/clock.h"
 #include "runtime/run/error.h"
 #include "runtime/run/rundir.h"
+#include "runtime/run/signals.h"
 
 static size_t terminal_width(FILE* out) {
     winsize size;
     return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+// Less than a pipe takes at once when it takes anything: a write that begins also ends.
+static void write_text(Console& c, const std::string& text) {
+    for (size_t at = 0; at < text.size(); at += PIPE_BUF) {
+        wait_for_reader(fileno(c.out));
+        fwrite(text.data() + at, 1, std::min<size_t>(PIPE_BUF, text.size() - at), c.out);
+        fflush(c.out);
+    }
 }
 
 Console console_open(int64_t total_steps, bool quiet) {
@@ -47,8 +58,7 @@ static void show_live(Console& c, std::string line) {
     line = line.substr(0, terminal_width(c.out) - 1);
     const size_t width = line.size();
     if (width < c.last_width) line.append(c.last_width - width, ' ');
-    fprintf(c.out, "\r%s", line.c_str());
-    fflush(c.out);
+    write_text(c, "\r" + line);
     c.last_width = width;
 }
 
@@ -68,19 +78,17 @@ void console_step(Console& c, const StepMetrics& m, double step_ms, double gflop
     c.last_print = now;
     const std::string line = console_line(c, m, step_ms, gflops, elapsed_s);
     if (c.tty) show_live(c, line);
-    else fprintf(c.out, "%s\n", line.c_str()), fflush(c.out);
+    else write_text(c, line + "\n");
 }
 
 void console_message(Console& c, const std::string& line) {
-    if (c.last_width > 0) fprintf(c.out, "\r%*s\r", int(c.last_width), "");
+    write_text(c, (c.last_width > 0 ? "\r" + std::string(c.last_width, ' ') + "\r" : "") + line + "\n");
     c.last_width = 0;
     c.last_print = 0;                 // the next step draws the live line again
-    fprintf(c.out, "%s\n", line.c_str());
-    fflush(c.out);
 }
 
 void console_close(Console& c) {
-    if (c.last_width > 0) fputc('\n', c.out), fflush(c.out);
+    if (c.last_width > 0) write_text(c, "\n");
     c.last_width = 0;
 }
 

@@ -8,6 +8,8 @@
 
 #include <csignal>
 #include <cstring>
+#include <fcntl.h>
+#include <poll.h>
 #include <system_error>
 #include <thread>
 #include <unistd.h>
@@ -56,6 +58,19 @@ void signals_install() {
 }
 
 bool stop_requested() { return received != 0; }
+
+void wait_for_reader(int fd) {
+    pollfd p{fd, POLLOUT, 0};
+    while (poll(&p, 1, 100) == 0) {
+        if (!stop_requested()) continue;
+        const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        if (nowhere < 0) return;
+        dup2(nowhere, fd);
+        close(nowhere);
+        return;
+    }
+}
+
 const char* stop_signal_name() {
     return received == SIGTERM ? "SIGTERM" : received == SIGINT ? "SIGINT" : received == SIGUSR1 ? "SIGUSR1" : "none";
 }

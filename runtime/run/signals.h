@@ -8,4 +8,7 @@ void signals_install();              // before the first parallel region: thread
 // false: from now on a signal is left to the loops, which save and stop. true until then.
 void signals_quit_at_once(bool);
 bool stop_requested();
+// Before text goes to stdout or stderr: waits while a reader lets a pipe or terminal stay full. When a signal asks for the end meanwhile,
+// what is written to fd from then on is thrown away, so that saving waits for nobody.
+void wait_for_reader(int fd);
 const char* stop_signal_name();      // "SIGTERM", ...

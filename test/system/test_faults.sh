@@ -211,6 +211,29 @@ wait "${children[0]}" 2>/dev/null
 code=$? children=()
 report $((code != 143)) "the second signal quits at once" "exit code $code: $(cat "$T/log")"
 
+# Its output goes to a pipe that nobody reads and that is full: it waits there, and the first signal is enough all the same.
+mkfifo "$T/full"
+exec 8<>"$T/full"
+head -c 49152 /dev/zero >&8
+"${TRAIN[@]}" --run unread --val-every 1 --steps 100000 >&8 2>"$T/log" </dev/null 8>&- &
+children=($!)
+for ((i = 0, lines = 0, same = 0; i < 300 && same < 10; i++)); do
+    before=$lines lines=$(cat "$R/unread/metrics.jsonl" 2>/dev/null | wc -l)
+    ((lines > 0 && lines == before)) && ((++same)) || same=0
+    sleep 0.1
+done
+report "$((same < 10))" "a full pipe at stdout: training waits" "$lines steps; $(cat "$T/log")"
+kill "${children[0]}"
+for ((i = 0; i < 100; i++)); do kill -0 "${children[0]}" 2>/dev/null || break; sleep 0.1; done
+report "$((i == 100))" "(until one signal ends it)"
+kill -9 "${children[0]}" 2>/dev/null
+wait "${children[0]}" 2>/dev/null
+code=$? children=()
+report $((code != 75)) "(saved)" "exit code $code: $(cat "$T/log")"
+exec 8>&-
+steps=$(wc -l <"$R/unread/metrics.jsonl")
+report "$([[ -d $R/unread/checkpoints/step-$(printf %08d "$steps") ]]; echo $?)" "(at its last step)" "$steps; $(ls "$R/unread/checkpoints")"
+
 # ---- 15: two at once
 for n in 1 2; do
     "${TRAIN[@]}" --run both >"$T/both$n" 2>&1 </dev/null &
