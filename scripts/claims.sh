@@ -26,7 +26,9 @@ wants rope && compare claims rope qkv qv qv:key gqa qv_ka qv_ka:dctx=0 qv_ka:dct
 for pos in power alibi sinusoidal; do
     if wants "$pos"; then compare "claims-$pos" "$pos" qkv qv; fi
 done
-if wants recall; then TASKS="${TASKS:-recall-64-4}" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" SEEDS="$SEEDS" RECORDS="$RECORDS" scripts/recall.sh; fi
+if wants recall; then
+    TASKS="${TASKS:-recall-64-4}" SEEDS="$SEEDS" RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/recall.sh
+fi
 
 # Loss at T, 2T and 4T, of models trained at T (build/evaluate-qkv of the trained runs), a line for each: row pos seed times loss.
 # A run that came from its record has no model any more: then the record's lines stand.

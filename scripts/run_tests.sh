@@ -2,8 +2,8 @@
 # Runs every suite that `make test` builds: one line each with its seconds, the output of those that fail, at the end the counts.
 #   scripts/run_tests.sh [word]      word: only suites with it in their name, such as gradients or qv
 #   LIMIT=600                        seconds that a suite may take; a shell suite that needs more says so in a line "# limit: N s"
-#   AT_ONCE=2                        suites side by side; default: one for each core, eight at most. A shell suite with a line "# alone: why"
-#                                    runs by itself; one with a line "# apart: ..." only when the word names it
+#   AT_ONCE=2                        suites side by side; default: one for each core, eight at most. A shell suite with a line
+#                                    "# alone: why" runs by itself; one with a line "# apart: why" only when the word names it
 # It counts doctest's test cases and the shell suites' checks. A suite that prints "test_NAME: skipped: why" counts
 # nothing. One that is missing, crashes, runs nothing, exceeds its limit or leaves processes behind counts as failed, and
 # everything it started is ended, mpirun's ranks too.
@@ -116,7 +116,12 @@ one_suite() {            # number, suite
         *.sh) own=$(sed -n 's/^# limit: \([0-9]*\) s$/\1/p' "$suite")
               limit=$((${own:-0} > limit ? own : limit))
               run_suite "$limit" bash "$suite" "$BUILD" ;;
-        *) EMU_ORDER=${order:-${EMU_ORDER:-}} run_suite "$limit" "$suite" --no-colors ;;
+        *) [[ -z $order ]] || export EMU_ORDER=$order
+           # Side by side, one thread each: threads that wait at a barrier for one that has no core take ten times as long. (ThreadSanitizer
+           # watches two.)
+           ((AT_ONCE == 1)) || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+           ((AT_ONCE == 1)) || [[ $suite == *-thread ]] || export EMU_THREADS=${EMU_THREADS:-1}
+           run_suite "$limit" "$suite" --no-colors ;;
     esac
     tenths=$((($(date +%s%N) - started) / 100000000))
     if ((code == 0)) && [[ -z $ended ]] && reason=$(sed -n 's/^test_[a-z_]*: skipped: //p' "$log" | head -n 1) && [[ -n $reason ]]; then

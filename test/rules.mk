@@ -19,9 +19,11 @@ TEST_MAIN  := $(HOST)/test/main.o
 UNITY_ops-layers    := $(wildcard test/ops/test_ops_*.cpp)
 UNITY_ops-attention := $(wildcard test/ops/test_sdpa*.cpp)
 OP_TESTS            := $(patsubst %,$(OBJ)/unity/%.o,ops-layers ops-attention)
-OTHER_TESTS         := $(UNITY_ops-layers) $(UNITY_ops-attention) test/ops/test_emu.cpp $(wildcard test/ops/test_cuda_*.cpp) test/system/test_comm.cpp
+OTHER_TESTS         := $(UNITY_ops-layers) $(UNITY_ops-attention) test/ops/test_emu.cpp test/system/test_comm.cpp \
+    $(wildcard test/ops/test_cuda_*.cpp)
 UNITY_unit-report   := $(wildcard test/system/test_report*.cpp)
-UNITY_unit-files    := $(wildcard test/system/test_checkpoint*.cpp test/system/test_safetensors.cpp test/system/test_rundir.cpp test/system/test_inspect.cpp)
+UNITY_unit-files    := $(wildcard test/system/test_checkpoint*.cpp) \
+    $(patsubst %,test/system/test_%.cpp,safetensors rundir inspect)
 UNITY_unit-tokens   := $(wildcard test/system/test_tokenizer*.cpp test/system/test_dataloader.cpp)
 UNITY_unit-rest     := $(filter-out $(UNITY_unit-report) $(UNITY_unit-files) $(UNITY_unit-tokens) $(OTHER_TESTS), \
     $(wildcard test/ops/test_*.cpp test/system/test_*.cpp))

@@ -35,7 +35,8 @@ void backend_prepare(char** argv) {
 }
 
 void backend_init(int threads) {
-    threads_in_use = threads > 0 ? threads : omp_get_num_procs();
+    static const int all = omp_get_max_threads();            // OMP_NUM_THREADS, else every core that this process may use
+    threads_in_use = threads > 0 ? threads : all;
     ensure_threads(threads_in_use);
     omp_set_num_threads(threads_in_use);
     static bool said = sizeof(floatX) != 2 || has_bf16_products();

@@ -49,8 +49,9 @@ size_t device_fixed_bytes() { return SCRATCH_BYTES + matmul_workspace_bytes(); }
 
 static int host_threads(int threads) {
 #ifdef _OPENMP
-    omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs());
-    return threads > 0 ? threads : omp_get_num_procs();
+    static const int all = omp_get_max_threads();            // OMP_NUM_THREADS, else every core that this process may use
+    omp_set_num_threads(threads > 0 ? threads : all);
+    return threads > 0 ? threads : all;
 #else
     return threads > 0 ? threads : 1;
 #endif

@@ -68,7 +68,7 @@ std::vector<Field> option_table(Options& o) {
         {"", "save-every", "N", "steps between checkpoints; 0: only the last", &o.save_every, harmless, 0, BIG, {}},
         {"", "keep", "N", "checkpoints kept", &o.keep, harmless, 1, 1 << 20, {}},
         {"", "stop-at", "N", "stop and save after this step; 0: off", &o.stop_at, action, 0, BIG, {}},
-        {"", "threads", "N", "0: all", &o.threads, harmless, 0, 4096, {}},
+        {"", "threads", "N", "0: all, or OMP_NUM_THREADS", &o.threads, harmless, 0, 4096, {}},
         {"", "recompute", "N", "less memory: the MLP's hidden outputs (1), the norms' too (2) again in the backward",
          &o.recompute, harmless, 0, 2, {}},
         {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},

@@ -61,7 +61,7 @@ bool stop_requested() { return received != 0; }
 
 void wait_for_reader(int fd) {
     pollfd p{fd, POLLOUT, 0};
-    while (poll(&p, 1, 100) == 0) {
+    while (fd >= 0 && poll(&p, 1, 100) == 0) {                       // below 0: no descriptor, a FILE in memory
         if (!stop_requested()) continue;
         const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
         if (nowhere < 0) return;

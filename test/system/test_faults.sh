@@ -231,8 +231,9 @@ wait "${children[0]}" 2>/dev/null
 code=$? children=()
 report $((code != 75)) "(saved)" "exit code $code: $(cat "$T/log")"
 exec 8>&-
-steps=$(wc -l <"$R/unread/metrics.jsonl")
-report "$([[ -d $R/unread/checkpoints/step-$(printf %08d "$steps") ]]; echo $?)" "(at its last step)" "$steps; $(ls "$R/unread/checkpoints")"
+step=$(sed -n '$s/^{"step":\([0-9]*\).*/\1/p' "$R/unread/metrics.jsonl")
+[[ -n $step && -d $R/unread/checkpoints/step-$(printf %08d "$step") ]]
+report $? "(at its last step)" "$step; $(ls "$R/unread/checkpoints")"
 
 # ---- 15: two at once
 for n in 1 2; do
