@@ -224,7 +224,7 @@ static void start(Training& t, const GPT& planned) {
     t.g = make_model(o, planned);
     std::string taken_over;
     together("the first weights", [&] {
-        if (!found.dir.empty()) t.at = restore_checkpoint(t.g, found, t.plan.sequences);
+        if (!found.dir.empty()) t.at = restore_checkpoint(t.g, found, t.plan.sequences, {o.stochastic_rounding, o.seed});
         else gpt_init(t.g, o.seed);
         if (!found.dir.empty() || o.init_from.empty()) return;
         if (t.origin.dir.empty()) t.origin = init_from_checkpoint(o, t.data);        // a resumed run without a checkpoint

@@ -32,18 +32,6 @@ void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate) {
     for (size_t i = 0; i < n; i++) sum[i] = accumulate ? sum[i] + x[i] : x[i];
 }
 
-namespace {
-// w rounded to bf16 by a random 16-bit number added below the bits that are kept; infinities and NaN as they are.
-bf16 stochastic_bf16(float w, uint32_t random) {
-    uint32_t bits;
-    memcpy(&bits, &w, 4);
-    if ((bits & 0x7f800000u) != 0x7f800000u) bits += random >> 16;
-    bf16 out;
-    out.bits = uint16_t(bits >> 16);
-    return out;
-}
-}  // namespace
-
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a) {
     if (!std::isfinite(*norm)) return;
     floatM clip = a.grad_clip > 0 && *norm > floatM(a.grad_clip) ? floatM(a.grad_clip) / *norm : floatM(1);
@@ -69,7 +57,7 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
 #pragma omp parallel for schedule(static) if (n > 16384)
         for (size_t i = 0; i < n; i++) {
             master[i] = updated(i, master[i]);
-            weights[i] = floatX(float(stochastic_bf16(float(master[i]), philox(r.seed, r.stream, r.first + i).x[0])));
+            weights[i] = stored_weight(master[i], r, i);
         }
     } else {
 #pragma omp parallel for simd schedule(static) if (n > 16384)

@@ -3,6 +3,10 @@
 //   w = w - lr ( (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps) + decay w )            [t counts from 1]
 // Works on flat ranges; the caller makes one call per range of equal decay. Master weights, moments and gradients are floatM.
 #pragma once
+#include <cmath>
+#include <cstring>
+
+#include "runtime/device/rng.h"
 #include "runtime/device/types.h"
 
 // How weights narrower than the master copy are rounded. Stochastic rounding is unbiased: it rounds up with the
@@ -12,6 +16,17 @@ struct Rounding {
     bool stochastic = false;
     uint64_t seed = 0, stream = 0, first = 0;
 };
+// Element i of a weight as it is stored for the kernels, from the master copy, on the host.
+// Stochastic: a random 16-bit number is added below the bits that are kept; infinities and NaN stay as they are.
+inline floatX stored_weight(floatM w, const Rounding& r, uint64_t i) {
+    if (sizeof(floatX) != 2 || !r.stochastic || !std::isfinite(w)) return floatX(w);
+    float narrow = float(w);
+    uint32_t bits;
+    memcpy(&bits, &narrow, 4);
+    bits = (bits + (philox(r.seed, r.stream, r.first + i).x[0] >> 16)) & 0xffff0000u;
+    memcpy(&narrow, &bits, 4);
+    return floatX(narrow);                                   // exact
+}
 struct AdamW {
     double lr, beta1, beta2, eps;
     double weight_decay;         // of this range; 0 for biases, gains and other vectors

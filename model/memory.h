@@ -212,9 +212,9 @@ inline std::vector<floatM> get_weights(const GPT& g, const Param& p) {
         if (o.owner == g.run.rank) copy_to_host(&host[o.begin - p.offset], g.master + o.state, (o.end - o.begin) * sizeof(floatM));
     return host;
 }
-inline void set_weights(GPT& g, const Param& p, const std::vector<floatM>& host) {
+inline void set_weights(GPT& g, const Param& p, const std::vector<floatM>& host, const Rounding& rounding = {}) {
     std::vector<floatX> narrow(p.size);
-    for (size_t i = 0; i < p.size; i++) narrow[i] = floatX(host[i]);
+    for (size_t i = 0; i < p.size; i++) narrow[i] = stored_weight(host[i], rounding, i);
     copy_to_device(g.weights + p.offset, narrow.data(), p.size * sizeof(floatX));
     if (!g.master) return;
     for (const Owned& o : owned_ranges(g, p.offset, p.offset + p.size))

@@ -103,7 +103,8 @@ inline void ensure_all_known(const GPT& g, const SafetensorsFile& f, const std::
     }
 }
 
-inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind) {
+// rounding: how the last of `updates` updates rounded the weights that the kernels read; the file has the master copy alone.
+inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind, Rounding rounding = {}, int64_t updates = 0) {
     const std::string& path = f.path;
     std::vector<floatM> host;
     for (const Param& p : g.params) {
@@ -116,7 +117,8 @@ inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind) {
         if (kind == WEIGHTS) {                                               // all of them, for the kernels
             host.resize(p.size);
             safetensors_read(f, *t, host.data());
-            set_weights(g, p, host);
+            rounding.stream = rng_stream(p.spec.name) + uint64_t(updates);   // as gpt_adamw has it
+            set_weights(g, p, host, rounding);
             continue;
         }
         for (const Owned& o : owned_ranges(g, p.offset, p.offset + p.size)) {
@@ -128,14 +130,16 @@ inline void restore_tensors(GPT& g, const SafetensorsFile& f, int kind) {
     }
 }
 
-// sequences: samples of one step.
-inline Progress restore_checkpoint(GPT& g, const CheckpointFound& found, int64_t sequences) {
+// sequences: samples of one step. rounding: the run's (stream and first are filled in here).
+inline Progress restore_checkpoint(GPT& g, const CheckpointFound& found, int64_t sequences, Rounding rounding) {
     const Progress at = progress_from_json(found.state_json, found.step, uint64_t(sequences), found.dir + "/state.json");
     const SafetensorsFile weights = safetensors_open(found.dir + "/model.safetensors"),
                           moments = safetensors_open(found.dir + "/optimizer.safetensors");
     ensure_all_known(g, weights, {WEIGHTS});
     ensure_all_known(g, moments, {MOMENT1, MOMENT2});
-    restore_tensors(g, weights, WEIGHTS);
+    const int64_t updates = at.step - at.skipped;
+    rounding.stochastic = rounding.stochastic && updates > 0;                // first weights are rounded to nearest
+    restore_tensors(g, weights, WEIGHTS, rounding, updates);
     restore_tensors(g, moments, MOMENT1);
     restore_tensors(g, moments, MOMENT2);
     return at;
