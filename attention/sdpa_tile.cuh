@@ -112,16 +112,15 @@ __device__ __forceinline__ void multiply(float (&c)[M][N][4], int n, const uint3
 // c (16 M x 8 N) += A B^T over D columns: A rows of one tile (lane_row), B rows of another (lane_row_b).
 template <int D, int M, int N>
 __device__ __forceinline__ void score_product(float (&c)[M][N][4], SharedAddress a_row, SharedAddress b_row) {
-#pragma unroll
-    for (int d = 0; d < D; d += 16) {
+    each<D / 16>([&](int d) {
         uint32_t a[M][4];
-        each<M>([&](int m) { load_a<D>(a[m], a_row, m * 16, d); });
+        each<M>([&](int m) { load_a<D>(a[m], a_row, m * 16, d * 16); });
         each<N / 2>([&](int n) {
             uint32_t b[4];
-            load_b<D>(b, b_row, n * 16, d);
+            load_b<D>(b, b_row, n * 16, d * 16);
             multiply(c, 2 * n, a, b);
         });
-    }
+    });
 }
 
 // sum (16 M x D) += C (16 M x 8 N, rounded to bf16) B, B = rows of a tile (lane_row). A step takes two columns of C's tiles as its A.

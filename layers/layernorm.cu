@@ -57,6 +57,13 @@ __global__ void __launch_bounds__(FORWARD_WARPS * WARP)
     }
 }
 
+// The loops over k end with a `break` where a row does. nvcc unrolls them, which keeps the arrays that k picks from in
+// registers; the emulation has no registers to keep, and clang, which reads nvcc's pragma as its own, could not.
+#if defined(__CUDACC__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
 // The backward for rows of at most 32 N K elements. Grid: up to MOST_BLOCKS blocks, whose warps take rows in turn; a lane keeps the sums of
 // dw and db for its own columns in registers over all its warp's rows (2 N K of them), and a row's dy and x between the two passes
 // over it, as they are stored. No barrier until the end, where the block's warps add their sums one after the other.
@@ -74,7 +81,7 @@ __global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
         const float r = rstd[row], minus_mr = -mean[row] * r;               // n = x r - mean r
         Bytes16 kept_dy[K] = {}, kept_x[K] = {};
         float sum_g = 0, sum_gn = 0;
-#pragma unroll
+        UNROLL
         for (int k = 0; k < K; k++) {
             const int c = (k * WARP + lane) * N;
             if (c >= C) break;
@@ -91,7 +98,7 @@ __global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
             }
         }
         const float mean_g = warp_sum(sum_g) / C, mean_gn = warp_sum(sum_gn) / C;
-#pragma unroll
+        UNROLL
         for (int k = 0; k < K; k++) {
             const int c = (k * WARP + lane) * N;
             if (c >= C) break;
@@ -113,7 +120,7 @@ __global__ void __launch_bounds__(BACKWARD_WARPS * WARP)
     float* sums = reinterpret_cast<float*>(dyn_smem);        // (2, C)
     for (int turn = 0; turn < BACKWARD_WARPS; turn++) {
         if (warp == turn)
-#pragma unroll
+            UNROLL
             for (int k = 0; k < K; k++) {
                 const int c = (k * WARP + lane) * N;
                 if (c >= C) break;
