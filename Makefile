@@ -165,7 +165,7 @@ OBJ       := build/obj/$(CONFIG)
 # x.h declares, x.cpp (CPU) and x.cu (emu, cuda) define; the backend links one of them.
 LAYERS_cpu  := $(wildcard layers/*.cpp) attention/sdpa$(subst -,_,$(SDPA_NOTE)).cpp attention/sdpa_decode.cpp runtime/device/backend_cpu.cpp
 # matmul.cuh's product: cuBLASLt's for cuda, our own for emu.
-KERNELS     := $(wildcard layers/*.cu) attention/sdpa.cu attention/sdpa_decode.cu runtime/device/backend_cuda.cu
+KERNELS     := $(wildcard layers/*.cu) attention/sdpa.cu attention/sdpa_decode.cu runtime/device/backend_cuda.cu runtime/device/replay.cu
 LAYERS_cuda := $(filter-out layers/matmul_plain.cu,$(KERNELS))
 LAYERS_emu  := $(filter-out layers/matmul_cublaslt.cu,$(KERNELS))
 LAYERS      := $(LAYERS_$(BACKEND))

@@ -15,6 +15,7 @@
 #include "model/evaluate.h"
 #include "model/generate.h"
 #include "model/gpt.h"
+#include "model/graphs.h"
 #include "model/init_from.h"
 #include "model/open.h"
 #include "model/program.h"
@@ -32,6 +33,7 @@ struct Training {
     BatchPlan plan;                              // how a step's batch is cut: ranks, micro-batches
     Data data;
     GPT g;
+    StepGraphs graphs;                           // what of a step is queued again and again
     RunDir run;                                  // the folder; open on rank 0
     std::string description;                     // config.json
     CheckpointFound origin;                      // --init-from's
@@ -75,8 +77,11 @@ static StepEnd update(Training& t, double lr) {
     AdamW hyper{lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.grad_clip, at.step + 1 - at.skipped, 0};
     hyper.rounding = {o.stochastic_rounding, o.seed};
     const bool look_first = o.spike_zscore > 0;              // the decision then needs the norm on the host
-    gpt_gradient_norm(t.g);
-    if (!look_first) gpt_adamw(t.g, hyper);                  // refuses a norm that is not finite by itself
+    if (look_first) gpt_gradient_norm(t.g);
+    else device_repeat(t.graphs.update, [&] {
+        gpt_gradient_norm(t.g);
+        gpt_adamw(t.g, hyper);                               // refuses a norm that is not finite by itself
+    });
     const StepEnd end = gather_step(t);
     const char* skip = nullptr;
     if (!std::isfinite(end.norm)) skip = "not finite";
@@ -93,6 +98,10 @@ static StepEnd update(Training& t, double lr) {
                                  "the last checkpoint is intact",
                                  (long long)at.step + 1));
     return end;
+}
+
+static void console_note(Training& t, const std::string& note) {
+    if (!note.empty() && comm_rank() == 0) console_message(t.console, note);
 }
 
 static bool due(const Training& t, int64_t every) { return every > 0 && t.at.step % every == 0; }
@@ -178,7 +187,8 @@ static void train(Training& t) {
         for (; micro < t.plan.accumulation; micro++) {
             if (comm_size() == 1 && stop_requested()) break;
             dataset_batch(t.data.train, o.seed, first + uint64_t(micro * B), size_t(B), inputs.data(), targets.data());
-            gpt_micro_batch(t.g, inputs.data(), targets.data(), B, T, scale, int(micro));
+            device_repeat(micro == 0 ? t.graphs.first_pass : t.graphs.next_pass,
+                          [&] { gpt_micro_batch(t.g, inputs.data(), targets.data(), B, T, scale, int(micro)); });
         }
         if (micro < t.plan.accumulation) break;              // half a step changes nothing: the resumed run does it whole
 
@@ -188,6 +198,7 @@ static void train(Training& t) {
         at.step++;
         at.samples += uint64_t(t.plan.sequences);
         at.seconds += step_s;
+        if (!t.graphs.decided) console_note(t, decide_graphs(t.graphs, t.g, o));
 
         // 3. once in a while validate, sample, save
         StepMetrics m = step_metrics(t, end, lr, step_s);

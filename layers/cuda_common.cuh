@@ -17,6 +17,7 @@
 #endif
 #include "layers/ptx.cuh"
 #include "runtime/device/bf16.h"
+#include "runtime/device/replay.h"
 #include "runtime/run/error.h"
 #include "runtime/device/types.h"
 
@@ -42,6 +43,7 @@ template <class... P> struct Launch {
         if (smem_bytes > 48 * 1024)              // more than every device gives unasked
             cuda_check_at(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem_bytes)),
                           "shared memory of a kernel", file, line);
+        if (hook_takes(kernel, grid, threads, smem_bytes, nullptr, a...)) return;
         kernel<<<grid, threads, smem_bytes, compute_stream()>>>(static_cast<A&&>(a)...);
         cuda_check_at(cudaGetLastError(), "a kernel launch", file, line);
     }

@@ -188,7 +188,7 @@ bool choose(Plan& plan, const Matmul& p, const Key& key) {
         Proposals proposals;
         const int found = proposals_for(plan, p, proposals);
         if (found == 0) return false;
-        const bool timed = (timing == Timing::yes || (timing == Timing::if_told_to && tune_is("1"))) && !p.accumulate;   // (fastest: why)
+        const bool timed = !replay_is_on() && (timing == Timing::yes || (timing == Timing::if_told_to && tune_is("1"))) && !p.accumulate;   // (fastest: why)
         chosen.emplace();
         memcpy(chosen->data(), &proposals[size_t(timed ? fastest(plan, p, proposals, found) : 0)].algo, sizeof *chosen);
         if (timed) with_cache(cache_takes_more, [&] { chosen = matmul_choices_add(of_cache, key, *chosen, cached); });
@@ -271,6 +271,9 @@ bool matmul(const Matmul& p) {
     if (found == plans.end()) found = plans.emplace(key, make_plan(p, key)).first;
     Plan& plan = found->second;
     if (plan.usable) {
+        // Queued by the library: what it does follows from these, and must be the same in a replay (runtime/device/replay.cu).
+        const void* told[] = {&plan, p.a, p.b, p.d, p.bias, p.bias_gradient, p.aux, p.accumulate ? p.d : nullptr};
+        if (replay_takes_call(told, sizeof told)) return true;
         point_at_epilogue(plan, p);
         cublasStatus_t status = run(plan, p, plan.algorithm);
         if (status == CUBLAS_STATUS_SUCCESS) return true;

@@ -190,17 +190,18 @@ sass-check:
 	@scripts/sass_check.sh build
 
 # Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too, and runs the
-# backend's memory and copies, and the choice of matrix algorithms, on stand-ins for the CUDA runtime and cuBLASLt. Needs nvcc, no GPU.
+# backend's memory, copies and graphs, and the choice of matrix algorithms, on stand-ins for the CUDA runtime and cuBLASLt. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
 cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=fp32 -j$(JOBS) cuda-objects build/test-cuda-memory build/test-cuda-matmul
 	@build/test-cuda-memory --no-colors && build/test-cuda-matmul --no-colors
-CUDA_MEMORY_TEST := test/ops/test_cuda_memory.cpp test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/comm/single.cpp
+CUDA_STAND_IN    := test/fakes/fake_cudart.cpp runtime/device/backend_cuda.cu runtime/device/replay.cu runtime/comm/single.cpp
+CUDA_MEMORY_TEST := test/ops/test_cuda_memory.cpp test/ops/test_cuda_replay.cpp test/fakes/some_kernels.cu $(CUDA_STAND_IN)
 build/test-cuda-memory: $(TEST_MAIN) $(call objects,$(CUDA_MEMORY_TEST))
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@
 CUDA_MATMUL_TEST := test/ops/test_cuda_matmul.cpp test/fakes/some_products.cu layers/matmul_cublaslt.cu \
-    test/fakes/fake_cublaslt.cpp $(wordlist 2,9,$(CUDA_MEMORY_TEST))
+    test/fakes/fake_cublaslt.cpp $(CUDA_STAND_IN)
 build/test-cuda-matmul: $(TEST_MAIN) $(call objects,$(CUDA_MATMUL_TEST)) $(patsubst %,$(HOST)/runtime/run/%.o,files matmul_choices)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) $^ -o $@ $(DEPLIBS)
 $(OBJ)/test/fakes/fake_cudart.o $(OBJ)/test/fakes/fake_cublaslt.o: CPPFLAGS += -isystem $(CUDA_LIB)/../include

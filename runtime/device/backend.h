@@ -2,6 +2,8 @@
 // bring their own). "Device" memory is ordinary memory on the CPU. One compute stream: calls run in the order they are made.
 #pragma once
 #include <cstddef>
+#include <functional>
+#include <memory>
 #include <string>
 
 // The first call in main: settings that must be in the environment before the thread library starts (it may restart the
@@ -29,6 +31,17 @@ void device_scratch_reserve(size_t bytes);
 size_t device_fixed_bytes();
 
 template <class T> T* device_alloc_array(size_t n) { return static_cast<T*>(device_alloc(n * sizeof(T))); }
+
+// Work that only queues, and is done again and again: one step's forward and backward, its update. The first time its
+// launches are counted; from the second time on, if it is wanted, all of them are one replay of a CUDA graph, with the same
+// bits (replay.cu, which says what the work may do). The CPU just does the work.
+struct Repeat {
+    bool wanted = false;
+    size_t launches = 0;
+    std::shared_ptr<struct Recording> recording;
+};
+void device_repeat(Repeat& r, const std::function<void()>& work);
+double launch_overhead_us();                       // what a launch takes on the host, about; 0: no launches, or no matter
 
 struct DeviceFacts {
     std::string name;                              // "AMD EPYC 9654", "NVIDIA H200"

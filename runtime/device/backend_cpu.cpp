@@ -67,6 +67,8 @@ void copy_to_device(void* device, const void* host, size_t bytes) { if (bytes > 
 void copy_to_host(void* host, const void* device, size_t bytes) { if (bytes > 0) memcpy(host, device, bytes); }
 void device_synchronize() {}
 std::string backend_keep_choices(const std::string&) { return ""; }
+void device_repeat(Repeat&, const std::function<void()>& work) { work(); }
+double launch_overhead_us() { return 0; }
 
 DeviceFacts device_facts() {
     DeviceFacts f{"CPU", threads_in_use, 0, size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGESIZE))};

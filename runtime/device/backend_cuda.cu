@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <map>
+#include <vector>
 
 #include "layers/cuda_common.cuh"
 #include "layers/matmul.cuh"
@@ -60,6 +61,8 @@ static int threads_in_use = 1;
 
 void backend_prepare(char**) {}                      // the host's threads do little here
 
+static void not_in_a_recording() { ensure(!replay_is_on(), "work that is recorded or replayed waits for the device"); }
+
 #if defined(BACKEND_EMU)
 // ------------------------------------------------------------------------------------------------ emulated
 #include <sys/resource.h>
@@ -84,10 +87,27 @@ void device_free(void* p) {
     forget(p);
     free(p);
 }
-void device_zero(void* p, size_t bytes) { memset(p, 0, bytes); }
-void copy_to_device(void* device, const void* host, size_t bytes) { if (bytes > 0) memcpy(device, host, bytes); }
-void copy_to_host(void* host, const void* device, size_t bytes) { if (bytes > 0) memcpy(host, device, bytes); }
-void device_synchronize() {}
+void device_zero(void* p, size_t bytes) {
+    if (!replay_takes_zero(p, bytes)) memset(p, 0, bytes);
+}
+// As below, a copy that is recorded reads a staging buffer when it is replayed.
+static std::vector<char> staging[STAGING_BUFFERS];
+static unsigned staging_next = 0;
+unsigned staging_position() { return staging_next; }
+void staging_queued(unsigned) {}
+void copy_to_device(void* device, const void* host, size_t bytes) {
+    if (bytes == 0) return;
+    if (!replay_is_on()) return void(memcpy(device, host, bytes));
+    std::vector<char>& b = staging[staging_next++ % STAGING_BUFFERS];
+    b.assign(static_cast<const char*>(host), static_cast<const char*>(host) + bytes);
+    if (!replay_takes_copy(device, b.data(), bytes)) memcpy(device, host, bytes);
+}
+double launch_overhead_us() { return 0; }
+void copy_to_host(void* host, const void* device, size_t bytes) {
+    not_in_a_recording();
+    if (bytes > 0) memcpy(host, device, bytes);
+}
+void device_synchronize() { not_in_a_recording(); }
 std::string backend_keep_choices(const std::string&) { return ""; }
 
 DeviceFacts device_facts() {
@@ -100,12 +120,11 @@ cudaStream_t compute_stream() { return stream; }
 
 // Copies to the device pass through a ring of page-locked buffers, so that the caller may change its memory at once and the
 // host can continue: cudaMemcpyAsync from ordinary memory would first wait for the work queued before it [CUDA Runtime API,
-// "API synchronization behavior"]. The host waits only if a buffer's last copy, RING_BUFFERS copies ago, has not been made
+// "API synchronization behavior"]. The host waits only if a buffer's last copy, STAGING_BUFFERS copies ago, has not been made
 // yet. So it is never further ahead than two to three micro-batches of tokens, targets and sorted tokens (embedding.cu).
 constexpr size_t RING_BYTES = size_t(1) << 20;
-constexpr int RING_BUFFERS = 8;
 struct RingBuffer { void* memory; cudaEvent_t copied; };
-static RingBuffer ring[RING_BUFFERS];
+static RingBuffer ring[STAGING_BUFFERS];
 static unsigned ring_next = 0;
 
 static void ring_make() {
@@ -163,13 +182,21 @@ void device_free(void* p) {
     forget(p);
     cuda_check(cudaFree(p));                         // waits for the work that uses it
 }
-void device_zero(void* p, size_t bytes) { cuda_check(cudaMemsetAsync(p, 0, bytes, stream)); }
+void device_zero(void* p, size_t bytes) {
+    if (!replay_takes_zero(p, bytes)) cuda_check(cudaMemsetAsync(p, 0, bytes, stream));
+}
+unsigned staging_position() { return ring_next; }
+void staging_queued(unsigned since) {
+    for (; since != ring_next; since++) cuda_check(cudaEventRecord(ring[since % STAGING_BUFFERS].copied, stream));
+}
+double launch_overhead_us() { return 2.5; }          // not measured here: what is usual on this kind of machine
 void copy_to_device(void* device, const void* host, size_t bytes) {
     for (size_t done = 0, piece; done < bytes; done += piece) {
         piece = std::min(bytes - done, RING_BYTES);
-        RingBuffer& b = ring[ring_next++ % RING_BUFFERS];
+        RingBuffer& b = ring[ring_next++ % STAGING_BUFFERS];
         cuda_check(cudaEventSynchronize(b.copied));      // returns at once where nothing was recorded yet
         memcpy(b.memory, static_cast<const char*>(host) + done, piece);
+        if (replay_takes_copy(static_cast<char*>(device) + done, b.memory, piece)) continue;
         cuda_check(cudaMemcpyAsync(static_cast<char*>(device) + done, b.memory, piece, cudaMemcpyHostToDevice, stream));
         cuda_check(cudaEventRecord(b.copied, stream));
     }
@@ -177,6 +204,7 @@ void copy_to_device(void* device, const void* host, size_t bytes) {
 // The one place where a training step waits for the GPU. With several ranks it polls instead of blocking, so that the
 // timeout of comm.h applies.
 void copy_to_host(void* host, const void* device, size_t bytes) {
+    not_in_a_recording();
     if (comm_size() > 1)
         comm_wait_device([] {
             cudaError_t status = cudaStreamQuery(stream);
@@ -186,7 +214,10 @@ void copy_to_host(void* host, const void* device, size_t bytes) {
     cuda_check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream));
     cuda_check(cudaStreamSynchronize(stream));
 }
-void device_synchronize() { cuda_check(cudaStreamSynchronize(stream)); }
+void device_synchronize() {
+    not_in_a_recording();
+    cuda_check(cudaStreamSynchronize(stream));
+}
 std::string backend_keep_choices(const std::string& folder) { return matmul_keep_choices(folder); }
 
 DeviceFacts device_facts() {

@@ -71,6 +71,8 @@ std::vector<Field> option_table(Options& o) {
         {"", "threads", "N", "0: all, or OMP_NUM_THREADS", &o.threads, harmless, 0, 4096, {}},
         {"", "recompute", "N", "less memory: the MLP's hidden outputs (1), the norms' too (2) again in the backward",
          &o.recompute, harmless, 0, 2, {}},
+        {"", "cuda-graphs", "NAME", "CUDA: replay a step's launches as graphs: auto | on | off", &o.cuda_graphs, harmless, 0, 0,
+         {"auto", "on", "off"}},
         {"", "quiet", "", "no line per step", &o.quiet, harmless, 0, 0, {}},
         {"", "dry-run", "", "sizes, memory and FLOPs, no training", &o.dry_run, action, 0, 0, {}},
         {"", "config", "FILE", "options from a JSON file; the command line wins", &o.config_file, action, 0, 0, {}},

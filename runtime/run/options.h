@@ -45,6 +45,7 @@ struct Options {
     int keep = 2;                            // checkpoints kept
     int64_t stop_at = 0;                     // stop (and save) after this step, as a signal would; 0: off
     int threads = 0;                         // 0: all
+    std::string cuda_graphs = "auto";        // auto | on | off (model/graphs.h)
     int recompute = 0;                       // computed again in the backward: 1, the MLP's hidden outputs; 2, the norms' too
     // several processes (mpirun, srun)
     int zero = 1;                            // 0: all replicated; 1: optimizer state divided among the ranks; 2: gradients too

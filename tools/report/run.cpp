@@ -50,7 +50,7 @@ static bool tells_rows_apart(const std::string& key) {
         "config_file", "threads",      "quiet",         "dry_run",      "stop_at",   "save_every", "keep",
         "val_every",   "sample_every", "sample_tokens", "temperature",  "top_k",     "top_p",      "min_p",
         "prompt",      "micro_batch",  "recompute",     "comm_timeout", "rank_logs", "zero",       "deterministic_ranks",
-        "tokenizer",   "val_tokens"};
+        "tokenizer",   "val_tokens",   "cuda_graphs"};
     return !harmless.count(key);
 }
 

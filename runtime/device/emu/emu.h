@@ -41,6 +41,7 @@
 #include <vector>
 #pragma pop_macro("fail")
 
+#include "runtime/device/replay.h"
 #include "runtime/run/error.h"
 
 #if defined(__SANITIZE_ADDRESS__)
