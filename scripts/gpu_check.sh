@@ -258,6 +258,23 @@ train_variant() {    # variant
         if (m > 0) { full = sprintf("%.1f%%", 100 * m); half = sprintf("%.1f%%", 100 * m * q) } else full = half = "-"
         printf "| `%s` | %.0f | %s | %s | %d | %.3f | %.3f |\n", v, r, full, half, k, a, b }' >>"$tables"
 }
+# A small model, whose step is mostly launches: kernel by kernel, and replayed as CUDA graphs. The time, and the same bits.
+train_graphs() {
+    local v=${VARIANTS%% *} runs=$BUILD/gpu-check/runs n=200 mode
+    local size="--layers 4 --width 128 --heads 4 --context 128 --batch-tokens 4096 --micro-batch 16 --val-tokens 4096 --warmup 10"
+    [[ $SIZE == gpt2 ]] || n=6 size="--layers 1 --width 64 --heads 2 --context 16 --batch-tokens 64 --micro-batch 2 --val-tokens 64 --warmup 1"
+    for mode in off on; do
+        # shellcheck disable=SC2086
+        step "graphs-$mode" "" "$BUILD/train-$v-$BACKEND-bf16" --data "$data" $size --steps $n --val-every 0 --cuda-graphs $mode \
+            --run "graphs-$mode" --runs-dir "$runs" --overwrite || return
+        printf '| `%s` | %s | %.0f |\n' "$v" "$mode" \
+            "$(column "$runs/graphs-$mode/metrics.csv" tokens_per_second | tail -n +$((n / 5 + 2)) | median)" >>"$work/graphs.rows"
+    done
+    step graphs-bits "" cmp "$runs/graphs-off/checkpoints/$(printf 'step-%08d' $n)/model.safetensors" \
+        "$runs/graphs-on/checkpoints/$(printf 'step-%08d' $n)/model.safetensors"
+    rm -rf "$runs"/graphs-{off,on}/checkpoints
+    { printf '\n### A small model (%s)\n\n| variant | --cuda-graphs | tokens/s |\n|---|---|---:|\n' "$size"; cat "$work/graphs.rows"; } >>"$tables"
+}
 part_train() {
     # shellcheck disable=SC2046
     build train-build bf16 $(each "$BUILD/train-" | sed "s/ /-$BACKEND-bf16 /g") "$BUILD/synthetic-data"
@@ -278,6 +295,9 @@ part_train() {
         train_variant "$v"
         write_page
     done
+    rm -f "$work/graphs.rows"
+    train_graphs
+    write_page
 }
 
 # ---- the page: what this and earlier invocations of the same device, day and commit left in $work

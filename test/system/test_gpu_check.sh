@@ -57,8 +57,10 @@ stand_in "$BUILD/bench-sdpa-emu-bf16" 'echo "| \`sdpa_forward\` | d_qk 64 d_v 64
 echo "| \`sdpa_forward\` | d_qk 64 d_v 64, B 64 | 1.0 |  | 271.8 | 1% of mma.sync |"
 echo "| \`sdpa_backward\` | d_qk 128 d_v 128, B 64 | 1.0 |  | 251.5 | 1% of mma.sync |"'
 stand_in "$BUILD/synthetic-data" 'mkdir -p "$1" && echo "$*" >"$1/arguments"'
-trainer='while (($#)); do case $1 in --run) run=$2 ;; --runs-dir) runs=$2 ;; --micro-batch) micro=$2 ;; --data) data=$2 ;; esac; shift; done
-mkdir -p "$runs/$run/checkpoints/step-3" && cd "$runs/$run" || exit 1
+trainer='while (($#)); do case $1 in --run) run=$2 ;; --runs-dir) runs=$2 ;; --micro-batch) micro=$2 ;; --data) data=$2 ;;
+    --steps) steps=$2 ;; --cuda-graphs) graphs=$2 ;; esac; shift; done
+mkdir -p "$runs/$run/checkpoints/$(printf step-%08d "$steps")" && cd "$runs/$run" || exit 1
+echo "weights${BAKED:+ $graphs}" >"$(echo checkpoints/step-*)/model.safetensors"
 echo "{\"model\": {\"flops_per_token\": 1000.0, \"flops_per_token_causal\": 900.0}}" >config.json
 {
     echo "step,tokens,seconds,loss,val_loss,bits_per_byte,lr,grad_norm,tokens_per_second,mfu"
@@ -98,6 +100,8 @@ in_page "what the first slot found is still there" "| memcheck-bf16 | ok"
 in_page "benchmarks" "| 93% of copy |"
 in_page "the peer" "| 99.9 TFLOP/s |"
 in_page "training: median of the last steps, both MFUs" '| `qv` | 500010 | 41.0% | 36.9% | 2 | 5.700 | 5.250 |'
+in_page "graphs: the time of both" '| `qkv` | on | 500020 |'
+in_page "graphs: the same bits" "| graphs-bits | ok |"
 in_page "target beside measurement: tokens/s" "| 124M, tokens/s | tokens/s | 468000 | 580000 | 620000 | 500010 |"
 in_page "target: attention, and not K==V's" "| attention forward, head size 64 | TFLOP/s | 229 | 270 | 310 | 271.8 |"
 in_page "target: head size 128" "| attention backward, head size 128 | TFLOP/s | 208 | 250 | 300 | 251.5 |"
@@ -174,6 +178,8 @@ ln -s "$T/bin/python3" "$T/bin/python" && PARTS=peer expect "the benchmarks with
 LAST=5.9 PARTS=train expect "a loss that rises" 1 "2 steps failed" check
 in_page "is said" "**FAILED**, the loss does not fall"
 LAST=nan PARTS=train expect "a loss that is no number" 1 "2 steps failed" check
+BAKED=1 PARTS=train expect "other weights with graphs" 1 "1 steps failed" check
+in_page "are a failure" "| graphs-bits | **FAILED**"
 stand_in "$BUILD/synthetic-data" 'echo "error: no space"; exit 1'
 PARTS=train expect "no data" 1 "1 steps failed" check
 not_in_page "no training without it" "| train-qv |"
