@@ -187,8 +187,8 @@ static void train(Training& t) {
         for (; micro < t.plan.accumulation; micro++) {
             if (comm_size() == 1 && stop_requested()) break;
             dataset_batch(t.data.train, o.seed, first + uint64_t(micro * B), size_t(B), inputs.data(), targets.data());
-            device_repeat(micro == 0 ? t.graphs.first_pass : t.graphs.next_pass,
-                          [&] { gpt_micro_batch(t.g, inputs.data(), targets.data(), B, T, scale, int(micro)); });
+            Repeat& pass = micro == 0 ? t.graphs.first_pass : t.graphs.next_pass;
+            device_repeat(pass, [&] { gpt_micro_batch(t.g, inputs.data(), targets.data(), B, T, scale, int(micro)); });
         }
         if (micro < t.plan.accumulation) break;              // half a step changes nothing: the resumed run does it whole
 

@@ -188,7 +188,8 @@ bool choose(Plan& plan, const Matmul& p, const Key& key) {
         Proposals proposals;
         const int found = proposals_for(plan, p, proposals);
         if (found == 0) return false;
-        const bool timed = !replay_is_on() && (timing == Timing::yes || (timing == Timing::if_told_to && tune_is("1"))) && !p.accumulate;   // (fastest: why)
+        const bool may_time = timing == Timing::yes || (timing == Timing::if_told_to && tune_is("1"));
+        const bool timed = may_time && !replay_is_on() && !p.accumulate;     // (fastest says why)
         chosen.emplace();
         memcpy(chosen->data(), &proposals[size_t(timed ? fastest(plan, p, proposals, found) : 0)].algo, sizeof *chosen);
         if (timed) with_cache(cache_takes_more, [&] { chosen = matmul_choices_add(of_cache, key, *chosen, cached); });

@@ -262,7 +262,10 @@ train_variant() {    # variant
 train_graphs() {
     local v=${VARIANTS%% *} runs=$BUILD/gpu-check/runs n=200 mode
     local size="--layers 4 --width 128 --heads 4 --context 128 --batch-tokens 4096 --micro-batch 16 --val-tokens 4096 --warmup 10"
-    [[ $SIZE == gpt2 ]] || n=6 size="--layers 1 --width 64 --heads 2 --context 16 --batch-tokens 64 --micro-batch 2 --val-tokens 64 --warmup 1"
+    [[ $SIZE == gpt2 ]] || {
+        size="--layers 1 --width 64 --heads 2 --context 16 --batch-tokens 64 --micro-batch 2 --val-tokens 64 --warmup 1"
+        n=6
+    }
     for mode in off on; do
         # shellcheck disable=SC2086
         step "graphs-$mode" "" "$BUILD/train-$v-$BACKEND-bf16" --data "$data" $size --steps $n --val-every 0 --cuda-graphs $mode \
@@ -273,7 +276,10 @@ train_graphs() {
     step graphs-bits "" cmp "$runs/graphs-off/checkpoints/$(printf 'step-%08d' $n)/model.safetensors" \
         "$runs/graphs-on/checkpoints/$(printf 'step-%08d' $n)/model.safetensors"
     rm -rf "$runs"/graphs-{off,on}/checkpoints
-    { printf '\n### A small model (%s)\n\n| variant | --cuda-graphs | tokens/s |\n|---|---|---:|\n' "$size"; cat "$work/graphs.rows"; } >>"$tables"
+    {
+        printf '\n### A small model (%s)\n\n| variant | --cuda-graphs | tokens/s |\n|---|---|---:|\n' "$size"
+        cat "$work/graphs.rows"
+    } >>"$tables"
 }
 part_train() {
     # shellcheck disable=SC2046

@@ -189,8 +189,9 @@ debug: setup-test
 sass-check:
 	@scripts/sass_check.sh build
 
-# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills too, and runs the
-# backend's memory, copies and graphs, and the choice of matrix algorithms, on stand-ins for the CUDA runtime and cuBLASLt. Needs nvcc, no GPU.
+# Compiles every CUDA kernel for sm_80, sm_90, sm_120 in both precisions, warnings as errors, in attention register spills
+# too, and runs the backend's memory, copies and graphs, and the choice of matrix algorithms, on stand-ins for the CUDA
+# runtime and cuBLASLt. Needs nvcc, no GPU.
 .PHONY: cuda-check cuda-objects
 cuda-check:
 	@$(MAKE) --no-print-directory BACKEND=cuda CUDA_ARCH= PRECISION=bf16 -j$(JOBS) cuda-objects

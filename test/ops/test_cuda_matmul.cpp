@@ -1,5 +1,6 @@
 // layers/matmul_cublaslt.cu as nvcc compiles it, on stand-ins for cuBLASLt and the CUDA runtime: which algorithm a product
-// gets, timed or from a file; that a resumed run gets the same, and that programs agree. Built and run by `make cuda-check`, without a GPU. Not for what a product is.
+// gets, timed or from a file; that a resumed run gets the same, and that programs agree. Built and run by `make cuda-check`,
+// without a GPU. Not for what a product is.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/file.h>
