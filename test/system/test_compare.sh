@@ -73,5 +73,13 @@ head -c 100 "$T/copy/val_000000.mask" >"$T/short" && cp "$T/short" "$T/copy/val_
 one_line "a mask of another length" 1 "a mask has one byte for each token" "$BUILD/train-qkv" --data "$T/copy" \
     --context 32 --batch-tokens 32 --runs-dir "$T/runs" --run bad
 
+# ---- two at once in one folder: the second waits, then finds everything done
+for n in 1 2; do small NAME=both VARIANTS="qkv" SEEDS=2 >"$T/both$n" 2>&1 & pids[n]=$!; done
+codes=""
+for n in 1 2; do wait "${pids[n]}"; codes+=" $?"; done
+report "$([[ $codes == " 0 0" ]]; echo $?)" "two comparisons at once: both end well" "$codes: $(cat "$T/both1" "$T/both2")"
+report "$([[ $(cat "$T/both1" "$T/both2" | grep -c "another comparison is at work") == 1 ]]; echo $?)" "(one waited)" "$(cat "$T"/both?)"
+report "$([[ $(cat "$T/both1" "$T/both2" | grep -c "done before, kept") == 2 ]]; echo $?)" "(and trained nothing again)" "$(cat "$T"/both?)"
+
 printf 'test_compare: %d checks, %d failed\n' "$checks" "$failures"
 ((failures == 0))

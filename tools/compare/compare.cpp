@@ -2,8 +2,12 @@
 // Called by scripts/compare.sh (`make compare`), which lists what the environment sets. Results: RUNS_DIR/NAME/, one run per folder.
 // A finished run is kept, an interrupted one continues: the same command goes on.
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <fcntl.h>
 #include <filesystem>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "runtime/run/error.h"
@@ -34,6 +38,20 @@ static std::vector<Row> read_rows(const Settings& s) {
     const std::string report = s.build + "/report";
     ensure(s.dry_run || access(report.c_str(), X_OK) == 0, "%s is missing: `make compare` builds it", report.c_str());
     return rows;
+}
+
+// One comparison at a time in a folder: a second one waits and then finds the runs of the first. The kernel lets go of the lock however a
+// process ends. False when a signal came meanwhile.
+static bool have_folder_alone(const std::string& folder) {
+    std::filesystem::create_directories(folder);
+    const std::string path = folder + "/lock";
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);       // open until the end
+    ensure(fd >= 0, "%s: cannot be opened (%s)", path.c_str(), strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+    say("another comparison is at work in " + folder + ": waiting for it");
+    while (flock(fd, LOCK_EX) != 0)
+        if (stop_asked() || errno != EINTR) return false;
+    return true;
 }
 
 static std::string find_data(const Settings& s, const std::string& vocab) {
@@ -133,6 +151,7 @@ static int compare() {
     }
     const std::string mark = data_mark(s.data);
     catch_signals();
+    if (!have_folder_alone(s.folder())) return 130;
     ask_cells(s, cells, false, Place{});
     Place place = choose_place(s, cells, cells.size() * size_t(s.seeds > 0 ? s.seeds : 3) * s.matchings.size());
     ask_cells(s, cells, true, place);
