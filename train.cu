@@ -216,7 +216,7 @@ static void open_console(Training& t, const CheckpointFound& found) {
         const std::string path = format("%s/%s/rank-%d.log", t.o.runs_dir.c_str(), t.o.run.c_str(), comm_rank());
         if (!freopen(path.c_str(), "a", stdout)) fprintf(stderr, "%s: cannot be written, this rank's log is lost\n", path.c_str());
     }
-    t.console = console_open(t.o.steps, t.o.quiet);
+    t.console = console_open(t.o.steps, t.o.quiet, comm_size() == 1);
     if (found.dir.empty()) return;
     for (const std::string& note :
          rounding_notes(described_in(found.state_json, found.dir + "/state.json"), t.description, t.o))

@@ -25,12 +25,12 @@ static void write_text(Console& c, const std::string& text) {
     }
 }
 
-Console console_open(int64_t total_steps, bool quiet) {
+Console console_open(int64_t total_steps, bool quiet, bool live) {
     Console c;
     c.total_steps = total_steps;
     c.quiet = quiet;
     c.out = stdout;
-    c.tty = isatty(fileno(c.out));
+    c.tty = live && isatty(fileno(c.out));
     return c;
 }
 

@@ -53,7 +53,8 @@ struct Console {
     double val_loss = NAN;                   // the last one, shown until the next
     FILE* out = nullptr;
 };
-Console console_open(int64_t total_steps, bool quiet);
+// live: one line that is written over on a terminal. Not for ranks: mpirun gives each a terminal, wherever its own output goes.
+Console console_open(int64_t total_steps, bool quiet, bool live = true);
 void console_step(Console& c, const StepMetrics& m, double step_ms, double gflops, double elapsed_s);
 std::string console_line(const Console& c, const StepMetrics& m, double step_ms, double gflops, double elapsed_s);
 void console_message(Console& c, const std::string& line);              // a line of its own above the live line
