@@ -232,6 +232,11 @@ inline void run_grid(dim3 grid, dim3 threads, size_t smem_bytes, void (*kernel)(
     if (error) std::rethrow_exception(error);
 }
 
+// Who executes launches in place of run_grid: a test's interpreter of what nvcc made of the kernels (test/ptx), if it is set.
+using Runner = void (*)(const void* kernel, dim3 grid, dim3 threads, size_t smem_bytes, const void* const* arguments,
+                        const size_t* sizes, size_t count);
+inline Runner runner = nullptr;
+
 template <class... P> struct Launch {
     void (*kernel)(P...);
     dim3 grid, threads;
@@ -248,6 +253,14 @@ template <class... P> struct Launch {
         if (hook_takes(kernel, grid, threads, smem_bytes, run_recorded, a...)) return;
         struct Call { void (*kernel)(P...); std::tuple<P...> arguments; };
         Call call{kernel, std::tuple<P...>(static_cast<A&&>(a)...)};
+        if (runner) {
+            std::apply([&](const P&... p) {
+                const void* addresses[] = {&p..., nullptr};
+                const size_t sizes[] = {sizeof(P)..., 0};
+                runner(reinterpret_cast<const void*>(kernel), grid, threads, smem_bytes, addresses, sizes, sizeof...(P));
+            }, call.arguments);
+            return;
+        }
         run_grid(grid, threads, smem_bytes, [](void* p) { Call& c = *static_cast<Call*>(p); std::apply(c.kernel, c.arguments); }, &call);
     }
 };
