@@ -149,16 +149,18 @@ TEST_CASE("linear backward: input, weight, bias") {
 
 TEST_CASE("linear backward through GELU") {
     backend_init(0);
-    LinearShape s = linear_shape(70, 50, 30);
-    auto w = normal_vector<floatX>(w_size(s), 2), dy = normal_vector<floatX>(y_size(s), 3), pre = normal_vector<floatX>(x_size(s), 4, 2);
-    DX W(w), dY(dy), P(pre), dXd(x_size(s));
-    linear_backward_input(dXd, dY, W, s, false, P);
-    auto run = [&]<class R>(R) {
-        auto dx = linear_input_oracle<R>(std::vector<R>(x_size(s)), convert<R>(wide(dy)), convert<R>(wide(w)), s, false);
-        for (size_t i = 0; i < dx.size(); i++) dx[i] *= gelu_slope<R>(R(double(pre[i])));
-        return dx;
-    };
-    check_close("dx", dXd.get(), run(Wide()), run(floatM()));
+    for (int in : {30, 32}) {                                // element by element; in vectors
+        LinearShape s = linear_shape(70, in, 50);
+        auto w = normal_vector<floatX>(w_size(s), 2), dy = normal_vector<floatX>(y_size(s), 3), pre = normal_vector<floatX>(x_size(s), 4, 2);
+        DX W(w), dY(dy), P(pre), dXd(x_size(s));
+        linear_backward_input(dXd, dY, W, s, false, P);
+        auto run = [&]<class R>(R) {
+            auto dx = linear_input_oracle<R>(std::vector<R>(x_size(s)), convert<R>(wide(dy)), convert<R>(wide(w)), s, false);
+            for (size_t i = 0; i < dx.size(); i++) dx[i] *= gelu_slope<R>(R(double(pre[i])));
+            return dx;
+        };
+        check_close("dx", dXd.get(), run(Wide()), run(floatM()));
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- norms
@@ -203,7 +205,9 @@ void norm_backward_oracle(std::vector<R>& dx, std::vector<R>& dw, std::vector<R>
 }
 struct NormShape { size_t rows; int C; };
 // C = 1 is left out: its output is the constant b and its gradient 0 / sqrt(eps).
-static const NormShape NORM_SHAPES[] = {{1, 2}, {1, 5}, {3, 48}, {37, 65}, {130, 128}, {9, 768}};
+// From 256 on: each number of vectors that layernorm's backward keeps in registers, and a width beyond them.
+static const NormShape NORM_SHAPES[] = {{1, 2}, {1, 5}, {3, 48}, {37, 65}, {130, 128}, {9, 768},
+                                        {2, 256}, {2, 384}, {2, 512}, {2, 1024}, {1, 1792}, {1, 2048}};
 // (rows = rows, C = C: clang before version 16 lets no lambda capture a structured binding by [&] alone.)
 
 TEST_CASE("layernorm forward, alone and with the residual") {

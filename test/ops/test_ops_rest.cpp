@@ -47,6 +47,8 @@ TEST_CASE("rope: forward, inverse, backward, one head for all") {
     struct { const char* name; RopeShape s; } cases[] = {{"packed", {2, 9, 3, 8, 24, 8, 24, 8}},
                                                          {"inside wider rows", {1, 17, 2, 6, 29, 7, 31, 9}},
                                                          {"one head for all", {2, 5, 4, 4, 40, 10, 21, 0}},
+                                                         {"in vectors", {2, 5, 3, 32, 96, 32, 112, 32}},
+                                                         {"one head for all, in vectors", {2, 5, 4, 32, 160, 40, 48, 0}},
                                                          {"pairs only", {1, 3, 1, 2, 2, 2, 2, 2}}};
     for (auto& c : cases)
         for (bool inverse : {false, true}) {
@@ -144,7 +146,7 @@ TEST_CASE("embedding forward and backward, repeated tokens add up") {
 TEST_CASE("cross-entropy over padded logits") {
     backend_init(0);
     struct { size_t rows; int V, Vp; double spread; } cases[] = {{1, 1, 128, 1}, {5, 29, 128, 1}, {7, 300, 384, 3},
-                                                                 {3, 1021, 1024, 1}, {2, 128, 128, 30}};
+                                                                 {3, 1021, 1024, 1}, {2, 128, 128, 30}, {3, 30, 37, 2}};
     for (auto& c : cases) {
         auto logits = normal_vector<floatX>(c.rows * size_t(c.Vp), 1, c.spread);
         std::vector<int> targets;
@@ -266,6 +268,10 @@ TEST_CASE("global norm: long arrays, the same bits for any number of threads") {
         CHECK(got == first);
     }
     backend_init(0);
+    g.insert(g.begin(), floatM(0));                          // the same numbers where no vector load can read them
+    DM G(g), norm(1);
+    global_norm(norm, G + 1, g.size() - 1);
+    CHECK(std::fabs(double(norm.get()[0]) - want) <= allowed);
 }
 
 TEST_CASE("gelu alone: what linear_forward's gelu_out holds") {

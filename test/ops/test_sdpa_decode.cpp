@@ -203,11 +203,11 @@ TEST_CASE("cache_append: every vector in its place, nothing else written") {
 
 TEST_CASE("linear_rows: forward and absorbed against the oracle; each row's bits its own") {
     backend_init(0);
-    struct Size { size_t rows; int in, out, batch; bool share_w; };
+    struct Size { size_t rows; int in, out, batch; bool share_w, vectors = false; };
     for (Size z : {Size{1, 40, 33, 1, false}, Size{3, 7, 70, 2, false}, Size{FEW_ROWS, 50, 9, 1, false},
-                   Size{FEW_ROWS + 3, 16, 64, 3, true}}) {
-        const size_t in_row = size_t(z.in) * z.batch + 1, out_row = size_t(z.out) * z.batch + 2,
-                     w_row = size_t(z.in) + 3, w_head = z.share_w ? 0 : w_row * z.out;
+                   Size{FEW_ROWS + 3, 16, 64, 3, true}, Size{1, 64, 33, 1, false, true}, Size{11, 40, 20, 2, false, true}}) {
+        const size_t in_row = size_t(z.in) * z.batch + (z.vectors ? 8 : 1), out_row = size_t(z.out) * z.batch + 2,
+                     w_row = size_t(z.in) + (z.vectors ? 8 : 3), w_head = z.share_w ? 0 : w_row * z.out;
         std::vector<floatX> x = normal_vector<floatX>(z.rows * in_row, 1),
                             w = normal_vector<floatX>(w_row * z.out * z.batch, 2),
                             y = normal_vector<floatX>(z.rows * out_row, 3);

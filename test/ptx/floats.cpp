@@ -54,7 +54,7 @@ double sqrt_d(double a) { return std::sqrt(a); }
 // The exact value rounded, or moved by up to approximate_ulp, by a hash of the operand.
 float approximate(double exact, float operand) {
     float x = float(exact);
-    if (approximate_ulp == 0 || !std::isfinite(x) || x == 0.0f || exact == 1.0) return x;
+    if (approximate_ulp == 0 || !std::isnormal(x) || exact == 1.0) return x;
     uint32_t hash = (bits(operand) ^ bits(operand) >> 15) * 0x9E3779B1u >> 8;
     int by = int(hash % uint32_t(2 * approximate_ulp + 1)) - approximate_ulp;
     return from_bits(bits(x) + uint32_t(by));
