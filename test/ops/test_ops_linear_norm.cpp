@@ -151,7 +151,8 @@ TEST_CASE("linear backward through GELU") {
     backend_init(0);
     for (int in : {30, 32}) {                                // element by element; in vectors
         LinearShape s = linear_shape(70, in, 50);
-        auto w = normal_vector<floatX>(w_size(s), 2), dy = normal_vector<floatX>(y_size(s), 3), pre = normal_vector<floatX>(x_size(s), 4, 2);
+        auto w = normal_vector<floatX>(w_size(s), 2), dy = normal_vector<floatX>(y_size(s), 3);
+        auto pre = normal_vector<floatX>(x_size(s), 4, 2);
         DX W(w), dY(dy), P(pre), dXd(x_size(s));
         linear_backward_input(dXd, dY, W, s, false, P);
         auto run = [&]<class R>(R) {
