@@ -9,7 +9,6 @@ test: setup-test
 
 # Tests are compiled with -O1 (operations: their oracles compute) or -O0, and a doctest check calls a function
 # instead of expanding it: half as long to build (docs/LOG.md). What they test is compiled as always.
-<<<<<<< HEAD
 $(OBJ)/test/ops/test_%.o $(OBJ)/unity/ops%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
 $(OBJ)/test/system/test_%.o $(OBJ)/unity/unit%.o $(HOST)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
 $(OBJ)/test/%.o $(OBJ)/unity/%.o $(HOST)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
@@ -39,18 +38,11 @@ $(OBJ)/unity/%.cpp: always
 $(OBJ)/unity/%.o: $(OBJ)/unity/%.cpp
 	$(call say,compile $(UNITY_$*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 .PRECIOUS: $(OBJ)/unity/%.cpp
-=======
-CALLING_TESTS = $(OBJ)/test/system/test_%.o $(OBJ)/test/ptx/test_%.o $(OBJ)/test/main.o $(OBJ)/test-%.o
-$(OBJ)/test/ops/test_%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
-$(CALLING_TESTS): CXXFLAGS += -O0
-$(OBJ)/test/ops/test_%.o $(CALLING_TESTS): CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
-OP_TESTS   := $(wildcard test/ops/test_ops_*.cpp test/ops/test_sdpa*.cpp)
-OTHER_TESTS := $(OP_TESTS) test/ops/test_emu.cpp test/ops/test_cuda_memory.cpp test/ops/test_cuda_matmul.cpp test/system/test_comm.cpp
-UNIT_TESTS := $(filter-out $(OTHER_TESTS),$(wildcard test/ops/test_*.cpp test/system/test_*.cpp test/ptx/test_*.cpp))
-# The PTX interpreter. No product and sum is contracted where PTX has two roundings; a register is read as any type of its width.
+# The PTX interpreter and its tests. No product and sum is contracted where PTX has two roundings; a register is read as any
+# type of its width.
 PTX_OBJECTS := $(patsubst %,$(HOST)/test/ptx/%.o,parse run integers floats memory warp_operations)
 $(PTX_OBJECTS): CXXFLAGS += -O2 -ffp-contract=off -fno-strict-aliasing
->>>>>>> c935244 (An interpreter for the PTX that nvcc makes of the kernels, with its own tests; launches of an emulated program can be handed to it)
+$(OBJ)/test/ptx/test_%.o: CXXFLAGS += -O0
 OBJ64      := build/obj/cpu-fp64-$(BLAS)-$(MARCH)$(addprefix -,$(SANITIZE))
 # The variants, and one model with the other norm and MLP.
 ALSO_TESTED = qv-rmsnorm-swiglu
@@ -89,11 +81,7 @@ check: setup-test
 	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help;" \
 	    "make test has the CUDA kernels, emulated"
 
-<<<<<<< HEAD
-build/test-unit: $(TEST_MAIN) $(UNIT_TESTS) $(REPORT) $(COMMON)
-=======
-build/test-unit: $(OBJ)/test/main.o $(call objects,$(UNIT_TESTS)) $(REPORT) $(PTX_OBJECTS) $(COMMON)
->>>>>>> c935244 (An interpreter for the PTX that nvcc makes of the kernels, with its own tests; launches of an emulated program can be handed to it)
+build/test-unit: $(TEST_MAIN) $(UNIT_TESTS) $(call objects,test/ptx/test_ptx.cpp) $(PTX_OBJECTS) $(REPORT) $(COMMON)
 	$(link)
 # The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
 # (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)
@@ -241,7 +229,7 @@ $(PTX_FOLDER)/%.ptx: %.cu
 	    -MD -MP -MF $(@:.ptx=.d) $< -o $@
 -include $(PTX_FILES:.ptx=.d)
 # Linked with AddressSanitizer's library, though nothing is compiled with it: the interpreter asks it for each global address.
-build/test-ptx-$(PRECISION): $(OBJ)/test/main.o $(call objects,$(OP_TESTS) $(LAYERS)) $(OBJ)/test/ptx/hook.o $(PTX_OBJECTS)
+build/test-ptx-$(PRECISION): $(TEST_MAIN) $(OP_TESTS) $(call objects,$(LAYERS)) $(OBJ)/test/ptx/hook.o $(PTX_OBJECTS)
 	$(call say,link    $@)$(CXX) $(CXXFLAGS) -fsanitize=address $^ -o $@ $(LDLIBS)
 
 # ------------------------------------------------------------------------------------------------ measuring
