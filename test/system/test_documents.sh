@@ -75,7 +75,7 @@ check "an excerpt in another order is seen" differs "$T/planted.cpp" "$T/excerpt
 # which cannot be broken. Not looked at: what programs write (*.inc, *.json, *.tsv), fixtures, the fuzzers' corpus.
 sources() {
     find . \( -path ./.git -o -path ./build -o -path ./data -o -path ./runs \
-        -o -path ./test/fuzz/corpus -o -path "./docs/study/study-*" \) -prune -o \
+        -o -path ./test/fuzz/corpus -o -path "./docs/study/[a-z]*-*" -o -path "./docs/study/claims*" \) -prune -o \
         -type f \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.sh' -o -name '*.py' \
         -o -name '*.awk' -o -name '*.mk' -o -name '*.md' -o -name Makefile -o -path ./scripts/help.txt -o -path ./.ci/run \) -print |
         sed 's|^\./||' | sort
@@ -148,12 +148,14 @@ done
 # Its numbers come from the records: the report made from them again says the same, the page is filled with it, README's table
 # is the report's.
 cd "$ROOT"
-for folder in docs/study/study-*/; do
+for folder in docs/study/study-*/ docs/study/claims*/; do
     name=$(basename "$folder")
     [[ -e $folder/report.json ]] || continue
     check "$name: reported again" "$BUILD/report" "$folder" --baseline qkv --out "$T/$name" --no-plot --quiet
     check "$name: the same numbers as in the repository" cmp "$folder/report.json" "$T/$name/report.json"
 done
+check "the claims: judged again" "$BUILD/claims" docs/study --write "$T/claims.md"
+check "the claims: the same verdicts as in the repository" cmp docs/study/claims.md "$T/claims.md"
 check "docs/STUDY.md: filled again" "$BUILD/report" --fill docs/study/page.md --out "$T/STUDY.md"
 check "docs/STUDY.md: is docs/study/page.md with the reports' numbers" diff docs/STUDY.md "$T/STUDY.md"
 missing=$(sed -n '/^## Result/,/^## The variants/p' README.md | grep '^|' | grep -vxFf docs/study/study-kjv/report.md)

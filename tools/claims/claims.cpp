@@ -1,9 +1,12 @@
 // claims: one verdict line for each claim about these variants, from runs that are kept: supported, contradicted or undecided, with the
 // interval over paired seeds and the runs behind it. scripts/claims.sh trains what is missing and calls it.
 //   build/claims RUNS_DIR [--write FILE]     reads RUNS_DIR/claims, claims-power, claims-alibi, claims-sinusoidal, claims-learned, recall-*
+// and, for two rows under rope, study-* if the study has trained them with more seeds.
 // A verdict holds for these sizes, this text and this budget. `undecided` says what would decide it.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 
 #include "runtime/run/error.h"
@@ -48,7 +51,7 @@ static Verdict all_of(const std::vector<Verdict>& parts) {
     return v;
 }
 
-struct Folders { Results rope, sinusoidal, learned, power, alibi; std::string runs_dir; };
+struct Folders { Results rope, sinusoidal, learned, power, alibi; std::string runs_dir; std::vector<Results> studies; };
 
 // Per seed: loss of row a minus loss of row b.
 static std::vector<double> paired(const Results& r, const std::string& a, const std::string& b, const std::string& pos,
@@ -59,6 +62,13 @@ static std::vector<double> paired(const Results& r, const std::string& a, const 
 }
 static Interval difference(const Results& r, const std::string& a, const std::string& b, const std::string& pos, double fraction = 1) {
     return interval_of(paired(r, a, b, pos, fraction));
+}
+// Under rope: of `make claims` or of the study, whichever has more pairs. How many there are was settled before any result was seen.
+static Interval rope_difference(const Folders& f, const std::string& a, const std::string& b, double fraction = 1) {
+    Interval best = difference(f.rope, a, b, "rope", fraction);
+    for (const Results& study : f.studies)
+        if (Interval i = difference(study, a, b, "rope", fraction); i.n > best.n) best = i;
+    return best;
 }
 
 // gap(pos) - gap(sinusoidal) / 2, by seed: below 0 when the position halves QV's gap.
@@ -137,28 +147,37 @@ static const std::vector<Claim>& claims() {
          [](const Folders& f) {
              return all_of({is_zero(difference(f.power, "qv", "qkv", "power"), "power: qv - qkv"),
                             is_zero(difference(f.alibi, "qv", "qkv", "alibi"), "alibi: qv - qkv"),
-                            is_zero(difference(f.rope, "qv", "qkv", "rope"), "rope: qv - qkv")});
+                            is_zero(rope_difference(f, "qv", "qkv"), "rope: qv - qkv")});
          }},
         {3, "more context helps QV-Ka (d_ctx 4 HS against HS)",
-         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka:dctx=128", "qv_ka:dctx=32", "rope"),
+         [](const Folders& f) { return below_zero(rope_difference(f, "qv_ka:dctx=128", "qv_ka:dctx=32"),
                                                   "loss at 4 HS - loss at HS"); }},
         {4, "QV-Ka learns faster than QKV early (at a fifth of the tokens)",
-         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka", "qkv", "rope", 0.2), "qv_ka - qkv at 20%"); }},
+         [](const Folders& f) { return below_zero(rope_difference(f, "qv_ka", "qkv", 0.2), "qv_ka - qkv at 20%"); }},
         {5, "K from V alone (d_ctx 0) loses to K from [G ; V]",
-         [](const Folders& f) { return below_zero(difference(f.rope, "qv_ka", "qv_ka:dctx=0", "rope"), "with G - without"); }},
+         [](const Folders& f) { return below_zero(rope_difference(f, "qv_ka", "qv_ka:dctx=0"), "with G - without"); }},
         {6, "at equal cache (and equal parameters) QV loses to GQA",
-         [](const Folders& f) { return below_zero(difference(f.rope, "gqa", "qv", "rope"), "gqa - qv"); }},
+         [](const Folders& f) { return below_zero(rope_difference(f, "gqa", "qv"), "gqa - qv"); }},
         {7, "for QV, rotating value and output back (vo) beats rotating the key only",
-         [](const Folders& f) { return below_zero(difference(f.rope, "qv", "qv:key", "rope"), "vo - key"); }},
+         [](const Folders& f) { return below_zero(rope_difference(f, "qv", "qv:key"), "vo - key"); }},
         {8, "the controls lose: K := Q, and one tensor for Q, K and V",
          [](const Folders& f) {
-             return all_of({below_zero(difference(f.rope, "qkv", "qk", "rope"), "qkv - qk"),
-                            below_zero(difference(f.rope, "qkv", "one", "rope"), "qkv - one")});
+             return all_of({below_zero(rope_difference(f, "qkv", "qk"), "qkv - qk"),
+                            below_zero(rope_difference(f, "qkv", "one"), "qkv - one")});
          }},
         {9, "alibi and power extrapolate to 4 T, rope does not", extrapolation},
         {10, "several-headed QV fails at associative recall, one-headed QV, QV-Ka and GTA do not", recall_fails_with_heads},
     };
     return list;
+}
+
+static std::vector<std::string> list_studies(const std::string& runs_dir) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(runs_dir, error))
+        if (const std::string name = entry.path().filename(); name.starts_with("study-")) names.push_back(name);
+    std::sort(names.begin(), names.end());
+    return names;
 }
 
 static int report(int argc, char** argv) {
@@ -170,8 +189,9 @@ static int report(int argc, char** argv) {
     }
     ensure_usage(!runs_dir.empty(), "claims RUNS_DIR [--write FILE]");
     auto open = [&](const char* name) { return open_results(runs_dir + "/" + name); };
-    const Folders f{open("claims"),       open("claims-sinusoidal"), open("claims-learned"),
-                    open("claims-power"), open("claims-alibi"),      runs_dir};
+    Folders f{open("claims"),       open("claims-sinusoidal"), open("claims-learned"),
+              open("claims-power"), open("claims-alibi"),      runs_dir, {}};
+    for (const std::string& name : list_studies(runs_dir)) f.studies.push_back(open(name.c_str()));
     std::string markdown = "# The ten claims\n\n| | claim | verdict | because (nats per token, paired by seed, 95%) |\n|---|---|---|---|\n";
     for (const Claim& c : claims()) {
         const Verdict v = c.verdict(f);
