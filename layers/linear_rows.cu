@@ -9,6 +9,8 @@ constexpr int BLOCK = 256, WARPS = BLOCK / WARP;
 
 // One warp: one column of y (one row of W) for ROWS rows of x. Each lane sums its own N-element pieces of W's row, in order; then the
 // lanes are added in a fixed tree. Grid: (columns / 8, heads, rows / ROWS). Bytes: W once, x from L1 and L2: memory-bound.
+// Fused multiply-adds are written out: a compiler that may choose fuses for one row and not for eight (g++ 14 does, in
+// emulation), and a row's bits must not depend on how many there are.
 template <int ROWS, int N> __global__ void __launch_bounds__(BLOCK)
 linear_rows_kernel(floatX* y, floatX* gelu_out, const floatX* x, const floatX* w, const floatX* b, LinearShape s, int accumulate) {
     const int column = int(blockIdx.x) * WARPS + int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
@@ -27,7 +29,7 @@ linear_rows_kernel(floatX* y, floatX* gelu_out, const floatX* x, const floatX* w
             float v[N];
             load_floats(v, x + r * s.ld_in + i);
 #pragma unroll
-            for (int k = 0; k < N; k++) sum[r] += weight[k] * v[k];
+            for (int k = 0; k < N; k++) sum[r] = fmaf(weight[k], v[k], sum[r]);
         }
     }
 #pragma unroll
@@ -51,7 +53,7 @@ __global__ void __launch_bounds__(BLOCK) linear_absorb_kernel(floatX* x, const f
     y += blockIdx.y * s.batch_out + blockIdx.z * s.ld_out;
     w += blockIdx.y * s.batch_w + column;
     float sum = 0;
-    for (int k = 0; k < s.out; k++) sum += float(y[k]) * float(w[k * s.ld_w]);
+    for (int k = 0; k < s.out; k++) sum = fmaf(float(y[k]), float(w[k * s.ld_w]), sum);
     x[blockIdx.y * s.batch_x + blockIdx.z * s.ld_in + column] = floatX(sum);
 }
 }  // namespace
