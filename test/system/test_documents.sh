@@ -127,6 +127,8 @@ accepted() {       # $1 a command of a document
     while [[ $command == mpirun* ]]; do command="build/${command#*build/}"; done
     case $command in
         git\ clone*|cd\ *|sudo\ *|apt-get\ *) return 0 ;;
+        *BACKEND=cuda*) command -v /usr/local/cuda/bin/nvcc nvcc >/dev/null || return 0
+            env NO_INSTALL=1 bash -c "${command/make/make -n}" ;;
         make|make\ *|*=*\ make\ *) env NO_INSTALL=1 bash -c "${command/make/make -n}" ;;
         build/train-*)
             [[ $command == *" ..." ]] && command=${command% ...}

@@ -58,10 +58,11 @@ report "$(awk -v p="$planned" -v u="$used" 'BEGIN { print !(p > 200 && u > 200 &
 # ---- no threads to be had; a signal while the program waits
 if cc -shared -fPIC -o "$T/few.so" test/fakes/few_threads.c -ldl 2>/dev/null &&
     cc -shared -fPIC -o "$T/faulty.so" test/fakes/faulty_disk.c -ldl 2>/dev/null; then
+    # (How many of them a library has taken by then depends on the libraries: one on Debian 13, none on 12.)
     FEW_THREADS=0 LD_PRELOAD=$T/few.so one_line "no thread at all" 1 "no thread for signals can be started" train --run wrong --threads 4
-    FEW_THREADS=2 LD_PRELOAD=$T/few.so one_line "two threads only" 1 "only 2 of 4 threads can be started" train --run wrong --threads 4
+    FEW_THREADS=2 LD_PRELOAD=$T/few.so one_line "two threads only" 1 " of 4 threads can be started" train --run wrong --threads 4
     FEW_THREADS=2 LD_PRELOAD=$T/few.so expect "as many as there are" 0 "done: best" train --run few --threads 1
-    FEW_THREADS=1 LD_PRELOAD=$T/few.so expect "the tokenizer" 1 "tokenizer: only 2 of 4 threads can be started" \
+    FEW_THREADS=1 LD_PRELOAD=$T/few.so expect "the tokenizer" 1 " of 4 threads can be started" \
         "$BUILD/tokenizer" train --threads 4 --vocab-size 300 --out "$T/few.json" "$T/text.txt"
     for signal in TERM INT USR1; do
         FAULTY=pread:val_000000.bin:1:hang LD_PRELOAD=$T/faulty.so "${TRAIN[@]}" --run waits >"$T/log" 2>&1 </dev/null &
