@@ -50,8 +50,8 @@ shard() {        # name there, name here
     sha=$(sed -n 's/^oid sha256:\([0-9a-f]\{64\}\)$/\1/p' <<<"$pointer")
     size=$(sed -n 's/^size \([0-9]*\)$/\1/p' <<<"$pointer")
     [[ -n $sha && -n $size ]] || die "$FINEWEB_URL/raw/main/$1: is not a pointer with oid and size, but begins: ${pointer:0:60}"
-    local free=$(($(df -Pk "$out" | awk 'NR == 2 { print $4 }') * 1024)) have=0
-    [[ ! -f $file.part ]] || have=$(wc -c <"$file.part")
+    local free=$(($(df -Pk "$out" | awk 'NR == 2 { print $4 }') * 1024)) have
+    have=$(bytes_in "$file.part")
     ((free > size - have)) || die "$out: $1 takes $((size >> 20)) MiB and $((free >> 20)) MiB are free"
     say "$1: $((size >> 20)) MiB"
     fetch_or_die "$FINEWEB_URL/resolve/main/$1" "$file" "$sha"

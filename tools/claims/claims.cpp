@@ -63,7 +63,8 @@ static std::vector<double> paired(const Results& r, const std::string& a, const 
 static Interval difference(const Results& r, const std::string& a, const std::string& b, const std::string& pos, double fraction = 1) {
     return interval_of(paired(r, a, b, pos, fraction));
 }
-// Under rope: of `make claims` or of the study, whichever has more pairs. How many there are was settled before any result was seen.
+// Under rope: of `make claims` or of the study, whichever has more pairs. Both numbers of seeds were settled before their runs; that the
+// larger one counts was settled when both had been seen, and docs/STUDY.md says which verdicts hang on it.
 static Interval rope_difference(const Folders& f, const std::string& a, const std::string& b, double fraction = 1) {
     Interval best = difference(f.rope, a, b, "rope", fraction);
     for (const Results& study : f.studies)
