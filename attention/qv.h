@@ -15,7 +15,7 @@
 
 enum Weight { WQ, WV, BQ, BV, WO, BO };
 enum Saved { QV, K, O, LSE };
-enum Scratch { DQV, DK, DO, OHAT };
+enum Scratch { DQV, DK, DO };
 enum Cached { CACHED_V };
 enum Decoded { NEW_QV, NEW_O };
 enum Own { ROPE_FORM };
@@ -44,8 +44,7 @@ inline AttentionSpec attention_spec(const ModelConfig& c) {
                 {"o.weight", {C, q}, init_residual(c), true},
                 {"o.bias", {C}, Init::constant(0), false}};
     s.saved = {{"qv", size_t(q + v)}, {"k", rope_on_key(c) ? size_t(v) : 0}, {"o", size_t(q)}, {"lse", size_t(c.NH), true}};
-    s.scratch = {{"dqv", size_t(q + v)}, {"dk", rope_on_key(c) ? size_t(v) : 0}, {"do", size_t(q)},
-                 {"ohat", rope_on_value_and_output(c) ? size_t(q) : 0}};
+    s.scratch = {{"dqv", size_t(q + v)}, {"dk", rope_on_key(c) ? size_t(v) : 0}, {"do", size_t(q)}};
     s.d_qk = s.d_v = c.HS;
     s.rope_width = c.pos == Position::rope ? c.HS : 0;
     s.macs_per_token = size_t(C * (2 * q + v));
@@ -77,8 +76,7 @@ inline void attention_forward(floatX* out, const floatX* x, const AttentionLayer
         rope_forward(k, v, l.rope, rope_shape(l, c.NKV, v_width, row));
     }
     if (rope_on_value_and_output(c)) rope_forward(q, q, l.rope, rope_shape(l, c.NH + c.NKV, row, row));      // (Q, V) are neighbours
-    sdpa_forward(o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l));
-    if (rope_on_value_and_output(c)) rope_forward(o, o, l.rope, rope_shape(l, c.NH, q_width, q_width), true);
+    sdpa_forward(o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), rope_on_value_and_output(c) ? l.rope : nullptr);
     linear_forward(out, o, l.w[WO], l.w[BO], linear_shape(l.rows(), q_width, c.C));
 }
 
@@ -87,18 +85,13 @@ inline void attention_backward(floatX* dx, const floatX* dout, const floatX* x, 
     const int q_width = c.NH * c.HS, v_width = c.NKV * c.HS;
     const size_t row = size_t(q_width + v_width);
     LinearShape in = linear_shape(l.rows(), c.C, q_width + v_width), out = linear_shape(l.rows(), q_width, c.C);
-    const floatX *q = l.save(QV), *v = q + q_width, *k = rope_on_key(c) ? l.save(K) : v, *o = l.save(O);
-    floatX *dq = l.grad(DQV), *dv = dq + q_width, *dk = rope_on_key(c) ? l.grad(DK) : dv, *d_o = l.grad(DO);
+    const floatX *q = l.save(QV), *v = q + q_width, *k = rope_on_key(c) ? l.save(K) : v;
+    floatX *o = l.save(O), *dq = l.grad(DQV), *dv = dq + q_width, *dk = rope_on_key(c) ? l.grad(DK) : dv;
+    const floatM* rotated = rope_on_value_and_output(c) ? l.rope : nullptr;       // vo: Q, V before, and O after, the rotations
     linear_backward_weight(l.dw[WO], l.dw[BO], dout, o, out, l.accumulate);
-    linear_backward_input(d_o, dout, l.w[WO], out);
-    if (rope_on_value_and_output(c)) {                        // back to the rotated frame: O^ = R(O), dO^ = R(dO)
-        RopeShape heads = rope_shape(l, c.NH, q_width, q_width);
-        rope_forward(l.grad(OHAT), o, l.rope, heads);
-        rope_backward(d_o, d_o, l.rope, heads, false, true);
-        o = l.grad(OHAT);
-    }
-    sdpa_backward(dq, dk, dv, l.dp, l.da, d_o, o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate,
-                  rope_on_value_and_output(c) ? l.rope : nullptr);                 // vo: dQ and dV are those before the rotation
+    linear_backward_input(l.grad(DO), dout, l.w[WO], out);
+    sdpa_backward(dq, dk, dv, l.dp, l.da, l.grad(DO), o, l.save_master(LSE), q, k, v, l.bias, sdpa_shape(l), l.accumulate,
+                  rotated, rotated);
     if (rope_on_key(c)) {
         rope_backward(dq, dq, l.rope, rope_shape(l, c.NH, row, row));
         rope_backward(dv, dk, l.rope, rope_shape(l, c.NKV, v_width, row), true);

@@ -343,7 +343,8 @@ SharedSizes backward_sizes(const Problem& p) {
 size_t total(const SharedSizes& n) { return n.packed + n.dk_heads + n.dv_heads + n.by_row + 4 * 16; }
 }  // namespace
 
-void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s) {
+void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s,
+                  const floatM* o_rope) {
     const Problem p = problem(s, bias);
     shared.reserve(packed_size(p, false) + 16);
     floatM* packed = shared.take(packed_size(p, false));
@@ -355,11 +356,14 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
             for (int h = 0; h < s.NH; h++)
                 forward_part(p, o, lse, q, keys_at(p, packed, b, h / p.group(), false), b, h,
                              triangle_task(Triangle::queries, s.T, PANEL, part, parts));
+    if (o_rope) rotate_output(o, o_rope, s, true);
 }
 
-void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
+void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, floatX* dout, floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
-                   const floatM* rope) {
+                   const floatM* rope, const floatM* o_rope) {
+    if (o_rope)
+        for (floatX* rows : {o, dout}) rotate_output(rows, o_rope, s, false);
     const Problem p = problem(s, bias);
     const SharedSizes n = backward_sizes(p);
     shared.reserve(total(n));

@@ -70,27 +70,29 @@ dim3 grid(int rows, int tile, int heads, int B) {
 }
 }  // namespace
 
-void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s) {
+void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s,
+                  const floatM* o_rope) {
     check_shape(s);
     const float scale = float(1 / std::sqrt(double(s.d_qk)));
 #ifdef PRECISION_bf16
-    const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v);
+    const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v, o_rope);
     const bool k_is_v = k == v && s.d_qk == s.d_v && s.k_row == s.v_row;
     if (aligned && with_head_size(s.d_qk, s.d_v, k_is_v, [&](auto size) {
             using Size = decltype(size);
             using Tile = ForwardTile<Size::d_qk, Size::d_v, Size::k_is_v>;
             launch(sdpa_forward_kernel<Size::d_qk, Size::d_v, Size::k_is_v>, grid(s.T, Tile::BQ, s.NH, s.B), SDPA_THREADS, Tile::SMEM)(
-                o, lse, q, k, v, bias, s, scale);
+                o, lse, q, k, v, bias, s, scale, o_rope);
         }))
         return;
 #endif
     say_fallback_once(s);
     launch(sdpa_simt_forward_kernel, grid(s.T, SIMT_OWN, s.NH, s.B), SDPA_THREADS, simt_smem(s))(o, lse, q, k, v, bias, s, scale);
+    if (o_rope) rotate_output(o, o_rope, s, true);
 }
 
-void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
+void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, floatX* dout, floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
-                   const floatM* rope) {
+                   const floatM* rope, const floatM* o_rope) {
     check_shape(s);
     const bool k_is_v = dk == dv;
     ensure(!k_is_v || (k == v && s.d_qk == s.d_v && s.k_row == s.v_row), "sdpa_backward: dk and dv are one tensor, k and v are not");
@@ -102,6 +104,7 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, c
     const bool aligned = rows_aligned(s) && all_aligned16(o, q, k, v, dout, dq, dk, dv, rope);
     launch(aligned && s.d_v % PACK == 0 ? sdpa_delta_kernel<PACK> : sdpa_delta_kernel<1>,
            grid_size(rows * DELTA_LANES, SDPA_THREADS), SDPA_THREADS, 0)(stats, o, dout, lse, s, T_pad, scale);
+    if (o_rope) rotate_output(dout, o_rope, s, false);       // D, above, is the same before
     int bias_tiles = 0;                              // blocks per head that left a partial sum of the bias's gradients
     bool done = false;
 #ifdef PRECISION_bf16

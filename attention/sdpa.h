@@ -23,19 +23,29 @@ struct PositionBias {
 };
 
 // lse: (B, NH, T) floatM, natural logarithm.
-void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s);
+// o_rope: null, or rope.h's table for vectors of d_v: then o = R_{-t} P V, what the values' rotation did undone (QV's `vo`). The
+// tensor-core kernel rotates what it has in registers.
+void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s,
+                  const floatM* o_rope = nullptr);
 // dq, dk, dv =, with the strides of q, k, v; dout has o's. dp, da (= | += when accumulate), used with power only.
 // rope: null, or the table by which whole heads of q and k were rotated (rope.h): dq and dk are then those of q and k before it,
 // R_{-t} of what they would be; dk with dv in it where they are one. The tensor-core kernels rotate what they have in registers, which
 // saves a read and a write of both and one rounding.
-void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
+// o_rope: as in the forward; dout is the gradient of that o. Both are used up: dout, and on the CPU o, come back rotated by R_t, as the
+// products need dout. D is the same before and after: rotations keep scalar products.
+void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, floatX* dout, floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
-                   const floatM* rope = nullptr);
+                   const floatM* rope = nullptr, const floatM* o_rope = nullptr);
 // The same afterwards, for who has not done it in registers.
 inline void rotate_back(floatX* dq, floatX* dk, const floatM* rope, const SdpaShape& s) {
     const size_t d = size_t(s.d_qk);
     rope_backward(dq, dq, rope, {s.B, s.T, s.NH, s.d_qk, s.q_row, d, s.q_row, d});
     rope_backward(dk, dk, rope, {s.B, s.T, s.NKV, s.d_qk, s.k_row, d, s.k_row, d});
+}
+// The rows of o or of its gradient.
+inline void rotate_output(floatX* o, const floatM* o_rope, const SdpaShape& s, bool inverse) {
+    const size_t d = size_t(s.d_v);
+    rope_forward(o, o, o_rope, {s.B, s.T, s.NH, s.d_v, s.o_row, d, s.o_row, d}, inverse);
 }
 
 // Why this build has no kernel for these head sizes, naming the sizes that it has; "" if it has one. Asked before a run.

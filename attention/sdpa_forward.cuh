@@ -7,6 +7,7 @@
 // FLOPs: 2 (d_qk + d_v) per pair, T^2 / 2 pairs per head. Bytes: Q and O once, K and V once per tile of queries, from L2.
 // Bound expected: tensor cores at d = 128; at d = 64 and below, exp2 (one per pair; 16 a cycle per SM). Not yet measured on a GPU.
 // K_IS_V (the variants without W_K): one tile is key and value, half the shared memory and half the reads.
+// o_rope: null, or O is rotated back before it is stored (sdpa.h).
 // Not for head sizes outside the list in sdpa.cu; those go to sdpa_simt.cuh.
 #pragma once
 #include "attention/sdpa_tile.cuh"
@@ -41,7 +42,8 @@ __device__ __forceinline__ void online_softmax(float (&score)[M][N][4], float (&
 
 template <int DQK, int DV, bool K_IS_V>
 __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v,
-                                                                    PositionBias position_bias, SdpaShape s, float scale) {
+                                                                    PositionBias position_bias, SdpaShape s, float scale,
+                                                                    const float* o_rope) {
     using Tile = ForwardTile<DQK, DV, K_IS_V>;
     constexpr int M = Tile::M, BQ = Tile::BQ, BK = Tile::BK, N = BK / 8, STAGE = Tile::STAGE, STAGE_BYTES = STAGE * 2;
     bf16 *q_tile = reinterpret_cast<bf16*>(dyn_smem), *stages = q_tile + BQ * DQK;
@@ -122,6 +124,7 @@ __global__ void __launch_bounds__(SDPA_THREADS) sdpa_forward_kernel(bf16* o, flo
         const float inverse = 1.0f / sum;
         each<DV / 8, 2>([&](int n, int i) { out[m][n][2 * half + i] *= inverse; });
     });
+    rotate_rows_back<DV>(out, o_rope, row0, T, lane);
     if (row0 < T)
         store_rows<DV, M>(o + size_t(b) * T * s.o_row + size_t(h) * DV, row0, T, s.o_row, q_tile + warp * 16 * M * DQK, out, lane);
 }

@@ -30,7 +30,8 @@ floatM bias_at(const PositionBias& bias, int h, int distance) {
 size_t at(const SdpaShape& s, int b, int t, size_t row, int h, int d) { return (size_t(b) * s.T + t) * row + size_t(h) * d; }
 }  // namespace
 
-void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s) {
+void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s,
+                  const floatM* o_rope) {
     const floatM scale = floatM(1 / std::sqrt(double(s.d_qk)));
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (int b = 0; b < s.B; b++)
@@ -60,11 +61,15 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
                 for (int c = 0; c < s.d_v; c++) o_i[c] = floatX(out[c]);
             }
         }
+    if (o_rope) rotate_output(o, o_rope, s, true);
 }
 
-void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout, const floatX* o, const floatM* lse,
+void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, floatX* dout, floatX* o, const floatM* lse,
                    const floatX* q, const floatX* k, const floatX* v, const PositionBias& bias, const SdpaShape& s, bool accumulate,
-                   const floatM* rope) {
+                   const floatM* rope, const floatM* o_rope) {
+    // forward was o = R_{-t} o^, a rotation, so do^ = R_t do; and o^ = R_t o
+    if (o_rope)
+        for (floatX* rows : {o, dout}) rotate_output(rows, o_rope, s, false);
     const floatM scale = floatM(1 / std::sqrt(double(s.d_qk)));
     const int group = s.NH / s.NKV;
     const bool power = bias.kind == BiasKind::power;

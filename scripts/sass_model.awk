@@ -50,9 +50,10 @@ END {
     forward = passes_ms(forward_tiles, cycles["attention forward " kind])
     kv = passes_ms(steps, cycles["attention backward kv " kind] + cycles["attention backward kv, around " kind] / 2)
     q = passes_ms(steps, cycles["attention backward q " kind] + cycles["attention backward q, around " kind] / 2)
-    # Outside the loops: dQ and dK rotated back before they are stored, about 190 instructions for 32 rows of a head (the kernels' whole
+    # Outside the loops: dQ and dK (QV: O too) rotated back before they are stored, about 190 instructions for 32 rows of a head (the kernels' whole
     # counts with and without it: 191 and 184), and the kernel of D = rowsum(dO * O).
     rotation = passes_ms(2 * heads * T / 32, 190)
+    if (kind == "qv") forward += rotation / 2
     delta = bytes_ms(2 * 2 * ROWS * C * L) + rotation
     flops = 4 * 64 * T * T / 2 * heads
     printf "Predicted, not measured (scripts/sass_model.awk says how): 124M, B %d, T %d, %s, one H200\n\n", B, T, kind
@@ -70,8 +71,8 @@ END {
     issue = elements_ms(n, an_element("layernorm forward")) * (2 * L + 1)
     memory = bytes_ms(8 * n) * 2 * L + bytes_ms(4 * n)
     line("residual and layernorm forward", longer(issue, memory), issue > memory ? "instructions" : "memory")
-    # Q and K (or V) forward, 8 bytes for two elements read and written; QV's `vo` form also O forward, and O and dO in the backward.
-    line("rope", bytes_ms((kind == "qv" ? 20 : 8) * n) * L + bytes_ms(ROWS * 64 * 4) * L * (kind == "qv" ? 4 : 1), "memory")
+    # Q and K (or V) forward, 8 bytes for two elements read and written; QV's `vo` form also dO in the backward.
+    line("rope", bytes_ms((kind == "qv" ? 12 : 8) * n) * L + bytes_ms(ROWS * 64 * 4) * L * (kind == "qv" ? 2 : 1), "memory")
     line("embedding", bytes_ms(6 * n) + bytes_ms(8 * PARAMETERS / 3), "memory")
     issue = elements_ms(PARAMETERS, an_element("AdamW"))
     line("AdamW and norm", longer(issue, bytes_ms(30 * PARAMETERS)) + bytes_ms(4 * PARAMETERS), "memory")

@@ -10,11 +10,11 @@ enum Fault { none, dq_of_sdpa, one_weight_gradient, forgotten_weight_gradient, e
 inline Fault fault = none;
 inline const floatM* target = nullptr;                       // whose weight gradient
 
-inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout,
-                          const floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
+inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, floatX* dout,
+                          floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
                           const PositionBias& bias, const SdpaShape& s, bool accumulate,
-                          const floatM* rope = nullptr) {
-    ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate, rope);
+                          const floatM* rope = nullptr, const floatM* o_rope = nullptr) {
+    ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate, rope, o_rope);
     if (fault != dq_of_sdpa) return;
     for (size_t r = 0; r < size_t(s.B) * s.T; r++)
         for (int i = 0; i < s.NH * s.d_qk; i++) dq[r * s.q_row + i] *= floatX(1.01);

@@ -137,9 +137,13 @@ inline float probabilities(std::vector<float>& P, const floatX* q, const floatX*
     for (int j = 0; j <= i; j++) P[size_t(j)] = stored(std::exp(P[size_t(j)] - top) / sum);
     return top + std::log(sum);
 }
+inline RopeShape heads_of_output(const SdpaShape& s) {
+    const size_t d = size_t(s.d_v);
+    return {s.B, s.T, s.NH, s.d_v, s.o_row, d, s.o_row, d};
+}
 inline void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, const floatX* v,
-                         const PositionBias& bias, const SdpaShape& s) {
-    if (!rounding) return ::sdpa_forward(o, lse, q, k, v, bias, s);
+                         const PositionBias& bias, const SdpaShape& s, const floatM* o_rope = nullptr) {
+    if (!rounding) return ::sdpa_forward(o, lse, q, k, v, bias, s, o_rope);
     std::vector<float> P(size_t(s.T));
     for (int b = 0; b < s.B; b++)
         for (int h = 0; h < s.NH; h++)
@@ -153,12 +157,15 @@ inline void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* 
                     o[row * s.o_row + h * s.d_v + x] = stored(sum);
                 }
             }
+    if (o_rope) rounded::rope_forward(o, o, o_rope, heads_of_output(s), true);
 }
-inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, const floatX* dout,
-                          const floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
+inline void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, floatX* dout,
+                          floatX* o, const floatM* lse, const floatX* q, const floatX* k, const floatX* v,
                           const PositionBias& bias, const SdpaShape& s, bool accumulate,
-                          const floatM* rope = nullptr) {
-    if (!rounding) return ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate, rope);
+                          const floatM* rope = nullptr, const floatM* o_rope = nullptr) {
+    if (!rounding) return ::sdpa_backward(dq, dk, dv, dp, da, dout, o, lse, q, k, v, bias, s, accumulate, rope, o_rope);
+    if (o_rope)
+        for (floatX* rows : {o, dout}) rounded::rope_forward(rows, rows, o_rope, heads_of_output(s));
     const float scale = 1 / std::sqrt(float(s.d_qk));
     std::vector<float> P(size_t(s.T)), dP(size_t(s.T));
     if (bias.kind == BiasKind::power && !accumulate) for (int h = 0; h < s.NH; h++) dp[h] = da[h] = 0;

@@ -9,7 +9,7 @@ template <int D, bool K_IS_V, size_t BYTES> __global__ void smem_of_backward_q()
 
 #define KERNELS(D, K_IS_V)                                                                                                \
     template __global__ void sdpa_forward_kernel<D, D, K_IS_V>(bf16*, float*, const bf16*, const bf16*, const bf16*,      \
-                                                               PositionBias, SdpaShape, float);                           \
+                                                               PositionBias, SdpaShape, float, const float*);             \
     template __global__ void sdpa_backward_kv_kernel<D, D, K_IS_V>(bf16*, bf16*, const bf16*, const float2*, const bf16*, \
                                                                    const bf16*, const bf16*, PositionBias, SdpaShape,     \
                                                                    int, float, const float*);                             \

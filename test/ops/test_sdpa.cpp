@@ -31,20 +31,21 @@ constexpr double EPS = sizeof(floatX) == 2 ? 0x1p-8 : sizeof(floatX) == 4 ? 0x1p
 constexpr double EPS_ARITHMETIC = sizeof(floatM) == 8 ? 0x1p-53 : 0x1p-24;
 
 enum class Layout { fused, separate };                   // q, k, v in one row as from one projection; or three tensors
-// rotated: dq and dk are to be those of q and k before they were rotated.
+// rotated: dq and dk are to be those of q and k before they were rotated. o_rotated: o is rotated back, and dout belongs to that.
 struct Case {
     int B, T, NH, NKV, d_qk, d_v;
     bool k_is_v = false;
     BiasKind bias = BiasKind::none;
     Layout layout = Layout::fused;
-    bool rotated = false;
+    bool rotated = false, o_rotated = false;
 };
 constexpr double THETA = 100;                            // angles well apart at these short lengths
 
 std::string name(const Case& c) {
     const char* bias[] = {"no bias", "alibi", "power"};
-    return format("B %d T %d NH %d NKV %d d_qk %d d_v %d%s, %s, %s rows%s", c.B, c.T, c.NH, c.NKV, c.d_qk, c.d_v, c.k_is_v ? " K==V" : "",
-                  bias[int(c.bias)], c.layout == Layout::fused ? "fused" : "separate", c.rotated ? ", rotated" : "");
+    return format("B %d T %d NH %d NKV %d d_qk %d d_v %d%s, %s, %s rows%s%s", c.B, c.T, c.NH, c.NKV, c.d_qk, c.d_v, c.k_is_v ? " K==V" : "",
+                  bias[int(c.bias)], c.layout == Layout::fused ? "fused" : "separate", c.rotated ? ", rotated" : "",
+                  c.o_rotated ? ", o rotated back" : "");
 }
 
 // Where q, k, v (and dq, dk, dv) lie in one allocation of `size` elements.
@@ -74,13 +75,13 @@ Inputs make_inputs(const Case& c, const Placement& at) {
     return in;
 }
 
-// R_{-t} x of a row at position t [rope.h], each operation's result rounded: what a rotation after attention reads and writes.
-template <class Real, class Round> void rotate_row_back(const Case& c, Real* x, int t, Round round) {
-    for (int i = 0; c.rotated && i < c.d_qk / 2; i++) {
-        const double angle = t * std::pow(THETA, -2.0 * i / c.d_qk);
-        const Real cosine = Real(std::cos(angle)), sine = Real(std::sin(angle)), a = round(x[i]), b = round(x[i + c.d_qk / 2]);
-        x[i] = a * cosine + b * sine;
-        x[i + c.d_qk / 2] = b * cosine - a * sine;
+// R_t x of a row of d elements at position t [rope.h], rounded before: what a rotation in a pass of its own reads.
+template <class Real, class Round> void rotate_row(Real* x, int d, int t, Round round) {
+    for (int i = 0; i < d / 2; i++) {
+        const double angle = t * std::pow(THETA, -2.0 * i / d);
+        const Real cosine = Real(std::cos(angle)), sine = Real(std::sin(angle)), a = round(x[i]), b = round(x[i + d / 2]);
+        x[i] = a * cosine - b * sine;
+        x[i + d / 2] = b * cosine + a * sine;
     }
 }
 
@@ -103,7 +104,6 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                 auto q = [&](int t, int x) { return Real(in.qkv[row(at.q, s.q_row, t, h, c.d_qk) + x]); };
                 auto k = [&](int t, int x) { return Real(in.qkv[row(at.k, s.k_row, t, kv, c.d_qk) + x]); };
                 auto v = [&](int t, int x) { return Real(in.qkv[row(at.v, s.v_row, t, kv, c.d_v) + x]); };
-                auto dout = [&](int t, int x) { return Real(in.dout[row(0, s.o_row, t, h, c.d_v) + x]); };
                 const Real p_h = Real(in.p[h]), a_h = Real(in.a[h]);
                 for (int i = 0; i < c.T; i++) {
                     std::vector<Real> P(i + 1), dP(i + 1);
@@ -121,12 +121,18 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                     for (int j = 0; j <= i; j++) P[j] = round(P[j] / sum);
                     r.lse[(size_t(b) * c.NH + h) * c.T + i] = double(top + std::log(sum));
                     std::vector<Real> o(c.d_v), dq(c.d_qk);
-                    for (int x = 0; x < c.d_v; x++) {
+                    for (int x = 0; x < c.d_v; x++)
                         for (int j = 0; j <= i; j++) o[x] += P[j] * v(j, x);
-                        r.o[row(0, s.o_row, i, h, c.d_v) + x] = double(round(o[x]));
+                    if (c.o_rotated) rotate_row(o.data(), c.d_v, -i, round);
+                    for (int x = 0; x < c.d_v; x++) r.o[row(0, s.o_row, i, h, c.d_v) + x] = double(round(o[x]));
+                    std::vector<Real> dout(c.d_v);
+                    for (int x = 0; x < c.d_v; x++) dout[x] = Real(in.dout[row(0, s.o_row, i, h, c.d_v) + x]);
+                    if (c.o_rotated) {
+                        rotate_row(dout.data(), c.d_v, i, round);
+                        for (Real& x : dout) x = round(x);
                     }
                     for (int j = 0; j <= i; j++) {
-                        for (int x = 0; x < c.d_v; x++) dP[j] += dout(i, x) * v(j, x);
+                        for (int x = 0; x < c.d_v; x++) dP[j] += dout[x] * v(j, x);
                         dP[j] = round(dP[j]);
                         D += P[j] * dP[j];
                     }
@@ -134,7 +140,7 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                     for (int j = 0; j <= i; j++) {
                         Real dS = round(P[j] * (dP[j] - D)), log_d = std::log(1 + a_h * Real(i - j)),
                              ratio = Real(i - j) / (1 + a_h * Real(i - j));
-                        for (int x = 0; x < c.d_v; x++) dv[size_t(j) * c.d_v + x] += P[j] * dout(i, x);
+                        for (int x = 0; x < c.d_v; x++) dv[size_t(j) * c.d_v + x] += P[j] * dout[x];
                         for (int x = 0; x < c.d_qk; x++) {
                             dk[size_t(j) * c.d_qk + x] += scale * dS * q(i, x);
                             dq[x] += scale * dS * k(j, x);
@@ -147,7 +153,7 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                     }
                     r.dp_scale[h] += row_p * row_p;
                     r.da_scale[h] += row_a * row_a;
-                    rotate_row_back(c, dq.data(), i, round);
+                    if (c.rotated) rotate_row(dq.data(), c.d_qk, -i, round);
                     for (int x = 0; x < c.d_qk; x++) r.dqkv[row(at.q, s.q_row, i, h, c.d_qk) + x] = double(round(dq[x]));
                 }
             }
@@ -157,7 +163,7 @@ template <class Real, class Round> Answer naive_attention(const Case& c, const P
                 Real *dk_t = &dk[size_t(t) * c.d_qk], *dv_t = &dv[size_t(t) * c.d_v];
                 if (c.k_is_v)
                     for (int x = 0; x < c.d_v; x++) dk_t[x] = dv_t[x] += dk_t[x];
-                rotate_row_back(c, dk_t, t, round);
+                if (c.rotated) rotate_row(dk_t, c.d_qk, -t, round);
                 for (int x = 0; x < c.d_v; x++) r.dqkv[v_row + x] = double(round(c.k_is_v ? dk_t[x] : dv_t[x]));
                 for (int x = 0; x < c.d_qk && !c.k_is_v; x++) r.dqkv[k_row + x] = double(round(dk_t[x]));
             }
@@ -176,14 +182,16 @@ Outputs run_sdpa(const Case& c, const Placement& at, const Inputs& in, bool accu
     bias.kind = c.bias;
     if (c.bias == BiasKind::alibi) bias.slope = slope.p;
     if (c.bias == BiasKind::power) bias.p = p.p, bias.a = a.p;
-    sdpa_forward(o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s);
-    std::vector<floatM> angles(size_t(c.T) * c.d_qk);
+    std::vector<floatM> angles(size_t(c.T) * c.d_qk), o_angles(size_t(c.T) * c.d_v);
     rope_table(angles.data(), c.T, c.d_qk, THETA);
-    Device<floatM> rope(angles);
+    rope_table(o_angles.data(), c.T, c.d_v, THETA);
+    Device<floatM> rope(angles), o_rope(o_angles);
+    const floatM *rotated = c.rotated ? rope.p : nullptr, *o_rotated = c.o_rotated ? o_rope.p : nullptr;
+    sdpa_forward(o.p, lse.p, qkv.p + at.q, qkv.p + at.k, qkv.p + at.v, bias, at.s, o_rotated);
+    const std::vector<floatX> o_forward = o.get();
     sdpa_backward(dqkv.p + at.q, dqkv.p + at.k, dqkv.p + at.v, dp.p, da.p, dout.p, o.p, lse.p, qkv.p + at.q,
-                  qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate,
-                  c.rotated ? rope.p : nullptr);
-    return {o.get(), dqkv.get(), lse.get(), dp.get(), da.get()};
+                  qkv.p + at.k, qkv.p + at.v, bias, at.s, accumulate, rotated, o_rotated);
+    return {o_forward, dqkv.get(), lse.get(), dp.get(), da.get()};
 }
 
 // Compares n elements at `start`, `stride` apart in `rows` rows.
@@ -304,6 +312,17 @@ TEST_CASE("sdpa's gradients before the rotation") {
             if (k_is_v && d_qk != d_v) continue;
             check({2, 37, 4, 2, d_qk, d_v, k_is_v, BiasKind::none, k_is_v ? Layout::fused : Layout::separate, true});
             if (!SHORT_RUN && d_qk <= 64) check({1, 150, 1, 1, d_qk, d_v, k_is_v, BiasKind::alibi, Layout::fused, true});
+        }
+}
+
+// The output rotated back, as for values that were rotated: in registers on tensor cores, by rope_forward afterwards elsewhere.
+TEST_CASE("sdpa with its output rotated back") {
+    struct { int d_qk, d_v; } sizes[] = {{32, 32}, {48, 32}, {64, 64}, {96, 96}, {128, 128}, {192, 128}, {6, 6}};
+    for (auto [d_qk, d_v] : sizes)
+        for (bool k_is_v : {false, true}) {
+            if (k_is_v && d_qk != d_v) continue;
+            check({2, 37, 4, 2, d_qk, d_v, k_is_v, BiasKind::none, k_is_v ? Layout::fused : Layout::separate, k_is_v, true});
+            if (!SHORT_RUN && d_qk <= 64) check({1, 150, 1, 1, d_qk, d_v, k_is_v, BiasKind::alibi, Layout::fused, true, true});
         }
 }
 

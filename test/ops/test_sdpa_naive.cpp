@@ -56,9 +56,9 @@ void compare(const SdpaShape& s, BiasKind kind, bool k_is_v) {
     const floatX* value = k_is_v ? k.data() : v.data();
     floatX* d_value = k_is_v ? dk.data() : dv.data();
     const PositionBias bias = bias_of(slope.data(), p.data(), a.data());
-    naive_forward(o.data(), lse.data(), q.data(), k.data(), value, bias, s);
+    naive_forward(o.data(), lse.data(), q.data(), k.data(), value, bias, s, nullptr);
     naive_backward(dq.data(), dk.data(), d_value, dp.data(), da.data(), dout.data(), o.data(), lse.data(), q.data(),
-                   k.data(), value, bias, s, true, nullptr);
+                   k.data(), value, bias, s, true, nullptr, nullptr);
     // device memory for the form under test; its backward gets the loops' O, so that only the backward is compared
     DX Q(q), K(k), V(v), dO(dout), O(o.size()), dQ(dq.size()), dK(dk.size()), dV(dv.size()), P(p), A(a);
     DM slopes(slope), L(lse.size()), dP(std::vector<floatM>(heads, floatM(2))), dA(std::vector<floatM>(heads, floatM(3)));
