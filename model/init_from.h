@@ -3,28 +3,26 @@
 // step, other tensors) begins as in any new run. The tokenizer must be the same, else a token's row would mean something
 // else. Learned positions are taken as far as both contexts go. For GPT-2's weights, build/import makes a run first.
 #pragma once
-#include <nlohmann/json.hpp>
-
 #include "model/load.h"
 #include "model/open.h"
+#include "runtime/run/description.h"
 #include "runtime/run/files.h"
 #include "runtime/run/rundir.h"
 
 // Throws unless PATH is a checkpoint with the same tokenizer. Called before anything is written.
 inline CheckpointFound init_from_checkpoint(const Options& o, const Data& d) {
     const std::string& path = o.init_from;
-    const std::string ours = nlohmann::json(tokenizer_fingerprint(d.tokenizer)).dump();
+    const std::string ours = tokenizer_fingerprint(d.tokenizer);
     ensure_usage(!file_exists(path + "/model.safetensors") || file_exists(path + "/state.json"),
                  "--init-from %s: a folder for transformers; make a run of it first: build/import %s runs/NAME",
                  path.c_str(), path.c_str());
     const CheckpointFound found = checkpoint_of_option(path, "--init-from");
-    const nlohmann::json description = json_parse(described_in(found.state_json, found.dir + "/state.json"), found.dir + "/state.json");
-    const nlohmann::json data = description.value("data", nlohmann::json::object());
-    const std::string theirs = data.is_object() && data.contains("tokenizer_fingerprint") ? data["tokenizer_fingerprint"].dump() : "none";
+    const std::string where = found.dir + "/state.json";
+    const std::string theirs = tokenizer_described(described_in(found.state_json, where), where);
     ensure_usage(theirs == ours,
                  "--init-from %s: it was trained with another tokenizer (%s) than --data has (%s); "
                  "encode the text with its tokenizer.json",
-                 path.c_str(), printable(theirs).c_str(), ours.c_str());
+                 path.c_str(), theirs.empty() ? "none" : printable(theirs).c_str(), ours.empty() ? "none" : ours.c_str());
     return found;
 }
 

@@ -10,9 +10,15 @@ test: setup-test
 # Tests are compiled with -O1 (operations: their oracles compute) or -O0, and a doctest check calls a function
 # instead of expanding it: half as long to build (docs/LOG.md). What they test is compiled as always.
 $(OBJ)/test/ops/test_%.o $(OBJ)/unity/ops%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
-$(OBJ)/test/system/test_%.o $(OBJ)/unity/unit%.o $(HOST)/test/main.o $(OBJ)/test-%.o: CXXFLAGS += -O0
-$(OBJ)/test/%.o $(OBJ)/unity/%.o $(HOST)/test/main.o $(OBJ)/test-%.o: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
+$(OBJ)/test/system/test_%.o $(OBJ)/unity/unit%.o $(HOST)/test/main.o $(OBJ)/test-%.o $(OBJ)/test/model/%.gch: CXXFLAGS += -O0
+$(OBJ)/test/%.o $(OBJ)/unity/%.o $(HOST)/test/main.o $(OBJ)/test-%.o $(OBJ)/test/model/%.gch: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
 TEST_MAIN  := $(HOST)/test/main.o
+# What every test of a whole model includes, parsed once for each set of flags: a third of their time (docs/LOG.md).
+PARSED     := $(OBJ)/test/model/precompiled.h
+$(PARSED).gch: test/model/precompiled.h
+	@mkdir -p $(@D)
+	$(call say,compile $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -x c++-header -c $< -o $@
+$(OBJ)/test-%.o: private CPPFLAGS += -include $(PARSED)
 
 # What tests include takes longer to read than the tests, so several are compiled as one (docs/LOG.md): unity/NAME.cpp
 # includes the files of UNITY_NAME. Their helpers must not have the same names.
@@ -54,13 +60,20 @@ test-binaries: $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,buil
 test-binaries: $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
 test-binaries: build/probe-data build/probe-table build/claims build/hostile
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32
+	@$(MAKE) --no-print-directory test-fp64 test-bf16 test-emu-fp32 test-emu-bf16 test-emu-address test-emu-thread
+# The other builds, side by side: what they share, the host's objects, is there by now.
+.PHONY: test-fp64 test-bf16 test-emu-fp32 test-emu-bf16 test-emu-address test-emu-thread
+test-fp64:
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
+test-bf16:
 	@$(MAKE) --no-print-directory PRECISION=bf16 build/test-ops-bf16 $(patsubst %,build/test-model-bf16-%,$(sort $(NAMES)))
+test-emu-fp32:
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=fp32 build/test-emu-fp32 $(patsubst %,build/test-emu-model-%,$(TESTED) $(CONTROLS))
+test-emu-bf16:
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 \
 	    $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=address COMM=none build/test-emu-bf16-address
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=thread COMM=none build/test-emu-bf16-thread
+test-emu-address test-emu-thread: test-emu-%:
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=$* COMM=none build/test-emu-bf16-$*
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED) $(CONTROLS))
 fp64-binaries: $(patsubst %,build/test-model-%-fp64,$(TESTED))
 
@@ -103,9 +116,9 @@ $(OBJ)/step-reference-%.o: test/model/step_reference.cpp
 	$(compile_variant)
 build/test-ops-$(PRECISION): $(TEST_MAIN) $(OP_TESTS) $(COMMON)
 	$(link)
-$(OBJ)/test-gradients-%.o: test/model/test_gradients.cpp
+$(OBJ)/test-gradients-%.o: test/model/test_gradients.cpp $(PARSED).gch
 	$(compile_variant)
-$(OBJ)/test-model-%.o: $(OBJ)/unity/model.cpp
+$(OBJ)/test-model-%.o: $(OBJ)/unity/model.cpp $(PARSED).gch
 	$(compile_variant)
 # Communication between processes; test/system/test_mpi.sh runs it under mpirun. test-comm-nccl: the NCCL path
 # on a fake of NCCL and CUDA (test/fakes/fake_nccl.cpp), where their headers are. Against the real libraries:
@@ -167,7 +180,7 @@ build/test-cuda-model-%: $(OBJ)/test-model-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
 build/test-cuda-model-bf16-%: $(OBJ)/test-model-bf16-%.o $(TEST_MAIN) $(COMMON)
 	$(link)
-$(OBJ)/test-model-bf16-%.o: $(OBJ)/unity/model-bf16.cpp
+$(OBJ)/test-model-bf16-%.o: $(OBJ)/unity/model-bf16.cpp $(PARSED).gch
 	$(compile_variant)
 build/bench-%-$(BACKEND)-$(PRECISION): $(OBJ)/test/bench/bench_%.cu.o $(COMMON)
 	$(link)

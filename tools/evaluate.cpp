@@ -12,11 +12,12 @@
 #include "dataloader/dataloader.h"
 #include "model/load.h"
 #include "model/program.h"
+#include "runtime/run/files.h"
 #include "runtime/run/rundir.h"
 #include "tools/arguments.h"
 #include "tools/attention_map.h"
 #include "tools/open_run.h"
-#include "tools/questions.h"
+#include "tools/questions_score.h"
 #include "tools/tool_main.h"
 
 namespace {

@@ -47,6 +47,13 @@ static std::string told(const json& j, const char* part, const char* key) {
     return j.contains(part) && j[part].contains(key) ? told_whole(j[part][key]) : "?";
 }
 
+std::string tokenizer_described(const std::string& description, const std::string& where) {
+    const json j = parsed_description(description, where);
+    if (!j.contains("data") || !j["data"].contains("tokenizer_fingerprint")) return "";
+    const json& value = j["data"]["tokenizer_fingerprint"];
+    return value.is_string() ? value.get<std::string>() : told_whole(value);
+}
+
 void check_same_run(const std::string& old_description, const std::string& now_description, const Options& o, int ranks,
                     const std::string& where, int64_t done) {
     const json old = parsed_description(old_description, where), now = json::parse(now_description);

@@ -24,6 +24,9 @@ struct RunFacts {
 // JSON text: {"attn", "norm", "mlp", "options", "model", "build", "machine", "data"}.
 std::string describe_run(const RunFacts& facts, const Options& o);
 
+// The fingerprint of the tokenizer that the run was trained with; "" if it does not say. `where` names the description.
+std::string tokenizer_described(const std::string& description, const std::string& where);
+
 // Refuses, with exit code 2, to continue a run that differs in anything that decides its curve; `where` names it. done: see
 // options_conflicts.
 void check_same_run(const std::string& old_description, const std::string& now, const Options& o, int ranks,

@@ -170,16 +170,22 @@ expect "NaN for ever" 1 "not finite 5 times in a row" env QV_SCALE_GRADIENT=7-99
 report "$([[ $(tail -n 1 "$R/nans/checkpoints/latest") == step-00000009 ]]; echo $?)" \
     "NaN for ever: no checkpoint after the last good ones" "$(ls "$R/nans/checkpoints")"
 
-# ---- 14: ranks that differ
+# ---- 14: ranks that differ. (Each looks up its own number; `mpirun A : B` ends with a segmentation fault in Open MPI 5.0 as Debian
+# 13 and Ubuntu have it [open-mpi/ompi#13303], whatever A and B are.)
 other=$(set -- $VARIANTS; echo "${2:-$MAIN}")
-expect "two variants" 2 "rank 1: differs from rank 0" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix \
-    : -np 1 "$BUILD/train-$other" "${SIZE[@]}" --run mix
+printf '%s\n' '# rank-1 PROGRAM OPTION... -- OPTION...: on rank 1 another program, and the last options too' 'program=$1 options=()' 'shift' \
+    'while [[ $1 != -- ]]; do options+=("$1"); shift; done' 'shift' \
+    '((${OMPI_COMM_WORLD_RANK:-$PMI_RANK})) || exec "$TRAINER" "${options[@]}"' 'exec "$program" "${options[@]}" "$@"' >"$T/rank-1"
+with_another() { # program of rank 1, its further options...
+    local program=$1
+    shift
+    TRAINER=$BUILD/train-$MAIN "${MPI[@]}" -np 2 bash "$T/rank-1" "$program" "${SIZE[@]}" --run mix -- "$@"
+}
+expect "two variants" 2 "rank 1: differs from rank 0" with_another "$BUILD/train-$other"
 report "$([[ $output == *"attn: \"$MAIN\" -> \"$other\""* ]]; echo $?)" "two variants: both are named" "$output"
-expect "two rates" 2 "options.lr: 0.001 -> 0.002" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : \
-    -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix --lr 2e-3
+expect "two rates" 2 "options.lr: 0.001 -> 0.002" with_another "$BUILD/train-$MAIN" --lr 2e-3
 cp -r "$DATA" "$T/data2" && printf '\1' | dd of="$T/data2/train_000000.bin" bs=1 seek=3000 conv=notrunc 2>/dev/null
-expect "two data sets" 2 "data.train_fingerprint" "${MPI[@]}" -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix : \
-    -np 1 "$BUILD/train-$MAIN" "${SIZE[@]}" --run mix --data "$T/data2"
+expect "two data sets" 2 "data.train_fingerprint" with_another "$BUILD/train-$MAIN" --data "$T/data2"
 report "$([[ ! -e $R/mix ]]; echo $?)" "ranks that differ leave nothing behind"
 
 # ---- one voice
