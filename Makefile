@@ -322,7 +322,7 @@ compare: setup-compare
 .PHONY: recall claims study study-binaries
 study-binaries: setup-compare
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(sort $(NAMES) $(CONTROLS))) \
-	    build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims
+	    build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/evaluate-qkv
 recall claims study: study-binaries
 	@scripts/$@.sh
 data: setup-data

@@ -12,44 +12,8 @@
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
 #include "tools/claims/results.h"
+#include "tools/claims/verdict.h"
 #include "tools/one_line.h"
-
-static constexpr double SMALL = 0.01;        // nats: a difference that surely is below this is called none
-
-struct Verdict { std::string word, because; };
-
-static std::string show(const Interval& i) {
-    if (i.n == 0) return "no runs";
-    if (i.n == 1) return format("%+.4f (one seed: no interval)", i.mean);
-    return format("%+.4f [%+.4f, %+.4f], %zu seeds", i.mean, i.low, i.high, i.n);
-}
-
-// "The quantity is below 0": supported when its whole interval is, contradicted when none of it is.
-static Verdict below_zero(const Interval& i, const std::string& what) {
-    const char* word = i.n >= 3 && i.high < 0 ? "supported" : i.n >= 3 && i.low > 0 ? "contradicted" : "undecided";
-    return {word, what + " " + show(i) + (i.n < 3 ? "; three seeds decide" : "")};
-}
-// "The quantity is 0": supported when its whole interval lies within SMALL of 0, contradicted when it leaves 0 out.
-static Verdict is_zero(const Interval& i, const std::string& what) {
-    const char* word = i.n < 3                            ? "undecided"
-                       : i.low > 0 || i.high < 0          ? "contradicted"
-                       : i.low > -SMALL && i.high < SMALL ? "supported"
-                                                          : "undecided";
-    return {word, what + " " + show(i) +
-                      (i.n < 3                            ? "; three seeds decide"
-                       : std::string(word) == "undecided" ? format("; more seeds, until it is within %g", SMALL)
-                                                          : "")};
-}
-// Several verdicts in one: all supported, or any contradicted.
-static Verdict all_of(const std::vector<Verdict>& parts) {
-    Verdict v{"supported", ""};
-    for (const Verdict& p : parts) {
-        if (p.word == "contradicted") v.word = p.word;
-        else if (p.word == "undecided" && v.word == "supported") v.word = p.word;
-        v.because += (v.because.empty() ? "" : "; ") + p.because;
-    }
-    return v;
-}
 
 struct Folders { Results rope, sinusoidal, learned, power, alibi; std::string runs_dir; std::vector<Results> studies; };
 
@@ -108,34 +72,16 @@ static Verdict recall_fails_with_heads(const Folders& f) {
     return {holds ? "supported" : "contradicted", numbers};
 }
 
-// Claim 9: the loss at 4 T minus the loss at T, from build/evaluate-* (scripts/claims.sh writes extrapolation.txt: row pos seed T loss).
+// Claim 9, from build/evaluate-* of the trained runs (scripts/claims.sh writes extrapolation.txt).
 static Verdict extrapolation(const Folders& f) {
     const std::string path = f.runs_dir + "/claims/extrapolation.txt";
     if (!file_exists(path)) return {"undecided", "no evaluations at 2T and 4T yet: scripts/claims.sh makes them with build/evaluate-*"};
-    const std::string text = file_read(path, 16 << 20);
-    auto growth = [&](const std::string& pos) {
-        std::vector<double> values;
-        for (int seed = 1; seed < 100; seed++) {
-            double at_t = NAN, at_4t = NAN;
-            for (size_t begin = 0; begin < text.size(); begin = text.find('\n', begin) + 1) {
-                char row[64], p[64];
-                int s, times;
-                double loss;
-                if (sscanf(text.c_str() + begin, "%63s %63s %d %d %lf", row, p, &s, &times, &loss) != 5 || s != seed ||
-                    p != pos || strcmp(row, "qkv") != 0)
-                    continue;
-                (times == 1 ? at_t : times == 4 ? at_4t : at_t) = loss;
-            }
-            values.push_back(at_4t - at_t);
-        }
-        return interval_of(values);
-    };
-    const Interval alibi = growth("alibi"), power = growth("power"), rope = growth("rope");
-    if (alibi.n < 3 || power.n < 3 || rope.n < 3)
-        return {"undecided", "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
-    const bool holds = alibi.high < SMALL && power.high < SMALL && rope.low > SMALL;
-    return {holds ? "supported" : "contradicted",
-            "loss at 4T minus loss at T: alibi " + show(alibi) + ", power " + show(power) + ", rope " + show(rope)};
+    const std::vector<Evaluation> list = read_evaluations(file_read(path, 16 << 20));
+    auto growth = [&](const char* pos, int times) { return interval_of(loss_growth(list, "qkv", pos, times)); };
+    Verdict v = all_of({below(growth("alibi", 4), SMALL, "loss at 4T minus loss at T: alibi"), below(growth("power", 4), SMALL, "power"),
+                        above(growth("rope", 4), SMALL, "rope")});
+    for (const char* pos : {"alibi", "power", "rope"}) v.because += format("%s %s ", *pos == 'a' ? "; at 2T:" : ",", pos) + show(growth(pos, 2));
+    return v;
 }
 
 struct Claim { int number; const char* text; std::function<Verdict(const Folders&)> verdict; };
