@@ -98,7 +98,8 @@ endif
 # -fno-trapping-math    no floating-point traps are used: lets branch-free selects vectorise; values unchanged
 # -Wno-pass-failed      clang tells which loops marked simd it leaves scalar (about eight on AVX2): slower, not wrong
 # (-Ofast and -ffast-math are not used: they would let the compiler change results.)
-CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Wno-pass-failed -g1 $(EXTRA_CXXFLAGS)
+CXXFLAGS  := -std=gnu++20 -O3 -march=$(MARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Wno-pass-failed \
+    -g1 $(EXTRA_CXXFLAGS)
 # -O1                   sanitized code compiles three times as fast, and its reports keep their lines
 # clang for thread      it also watches the copies that g++ expands inline; no OpenMP there: its run-time library is not instrumented
 SANITIZE_FLAGS_address := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all

@@ -50,8 +50,8 @@ END {
     forward = passes_ms(forward_tiles, cycles["attention forward " kind])
     kv = passes_ms(steps, cycles["attention backward kv " kind] + cycles["attention backward kv, around " kind] / 2)
     q = passes_ms(steps, cycles["attention backward q " kind] + cycles["attention backward q, around " kind] / 2)
-    # Outside the loops: dQ and dK (QV: O too) rotated back before they are stored, about 190 instructions for 32 rows of a head (the kernels' whole
-    # counts with and without it: 191 and 184), and the kernel of D = rowsum(dO * O).
+    # Outside the loops: dQ and dK (QV: O too) rotated back before they are stored, about 190 instructions for 32 rows of a head (the
+    # kernels' whole counts with and without it: 191 and 184), and the kernel of D = rowsum(dO * O).
     rotation = passes_ms(2 * heads * T / 32, 190)
     if (kind == "qv") forward += rotation / 2
     delta = bytes_ms(2 * 2 * ROWS * C * L) + rotation

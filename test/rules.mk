@@ -11,7 +11,8 @@ test: setup-test
 # instead of expanding it: half as long to build (docs/LOG.md). What they test is compiled as always.
 $(OBJ)/test/ops/test_%.o $(OBJ)/unity/ops%.o $(OBJ)/step-%.o: CXXFLAGS += -O1
 $(OBJ)/test/system/test_%.o $(OBJ)/unity/unit%.o $(HOST)/test/main.o $(OBJ)/test-%.o $(OBJ)/test/model/%.gch: CXXFLAGS += -O0
-$(OBJ)/test/%.o $(OBJ)/unity/%.o $(HOST)/test/main.o $(OBJ)/test-%.o $(OBJ)/test/model/%.gch: CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
+$(OBJ)/test/%.o $(OBJ)/unity/%.o $(HOST)/test/main.o $(OBJ)/test-%.o $(OBJ)/test/model/%.gch: \
+    CPPFLAGS += -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS
 TEST_MAIN  := $(HOST)/test/main.o
 # What every test of a whole model includes, parsed once for each set of flags: a third of their time (docs/LOG.md).
 PARSED     := $(OBJ)/test/model/precompiled.h

@@ -173,7 +173,8 @@ report "$([[ $(tail -n 1 "$R/nans/checkpoints/latest") == step-00000009 ]]; echo
 # ---- 14: ranks that differ. (Each looks up its own number; `mpirun A : B` ends with a segmentation fault in Open MPI 5.0 as Debian
 # 13 and Ubuntu have it [open-mpi/ompi#13303], whatever A and B are.)
 other=$(set -- $VARIANTS; echo "${2:-$MAIN}")
-printf '%s\n' '# rank-1 PROGRAM OPTION... -- OPTION...: on rank 1 another program, and the last options too' 'program=$1 options=()' 'shift' \
+printf '%s\n' '# rank-1 PROGRAM OPTION... -- OPTION...: on rank 1 another program, and the last options too' \
+    'program=$1 options=()' 'shift' \
     'while [[ $1 != -- ]]; do options+=("$1"); shift; done' 'shift' \
     '((${OMPI_COMM_WORLD_RANK:-$PMI_RANK})) || exec "$TRAINER" "${options[@]}"' 'exec "$program" "${options[@]}" "$@"' >"$T/rank-1"
 with_another() { # program of rank 1, its further options...

@@ -80,7 +80,7 @@ static Verdict extrapolation(const Folders& f) {
     auto growth = [&](const char* pos, int times) { return interval_of(loss_growth(list, "qkv", pos, times)); };
     Verdict v = all_of({below(growth("alibi", 4), SMALL, "loss at 4T minus loss at T: alibi"), below(growth("power", 4), SMALL, "power"),
                         above(growth("rope", 4), SMALL, "rope")});
-    for (const char* pos : {"alibi", "power", "rope"}) v.because += format("%s %s ", *pos == 'a' ? "; at 2T:" : ",", pos) + show(growth(pos, 2));
+    v.because += "; at 2T: alibi " + show(growth("alibi", 2)) + ", power " + show(growth("power", 2)) + ", rope " + show(growth("rope", 2));
     return v;
 }
 
