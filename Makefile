@@ -178,8 +178,12 @@ objects    = $(patsubst %.cpp,$(OBJ)/%.o,$(patsubst %.cu,$(OBJ)/%.cu.o,$(1)))
 TOOLS     := tools/arguments.cpp tools/open_run.cpp tools/questions.cpp
 # The runtime, the data and the tokenizer know neither backend nor precision: compiled once for all of them.
 HOST      := build/obj/host-$(MARCH)$(addprefix -,$(SANITIZE))
-# The report's parts but its main, for the tests too.
-REPORT    := $(patsubst %.cpp,$(HOST)/%.o,$(filter-out tools/report/report.cpp,$(wildcard tools/report/*.cpp)))
+# The parts of report (the tests use them too) and of compare, but for their mains. Each is compiled as one file, unity/NAME.cpp, that
+# includes those of UNITY_NAME: the headers take longer to read than they do (docs/LOG.md).
+UNITY_report  := $(filter-out tools/report/report.cpp,$(wildcard tools/report/*.cpp))
+UNITY_compare := $(filter-out tools/compare/compare.cpp,$(wildcard tools/compare/*.cpp))
+REPORT    := $(HOST)/unity/report.o
+COMPARE   := $(HOST)/unity/compare.o
 COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(addprefix -,$(SANITIZE))
 COMM_LINKED = $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
 COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(COMM_LINKED) $(OBJ)/runtime/run/build_info.o
@@ -255,6 +259,13 @@ $(OBJ)/runtime/run/build_info.o: CPPFLAGS += -I$(OBJ)
 $(HOST)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
+.PHONY: always
+$(OBJ)/unity/%.cpp $(HOST)/unity/%.cpp: always
+	@mkdir -p $(@D)
+	@printf '#include "%s"\n' $(UNITY_$*) >$@.tmp; cmp -s $@.tmp $@ || cp $@.tmp $@; rm $@.tmp
+.PRECIOUS: $(OBJ)/unity/%.cpp $(HOST)/unity/%.cpp
+$(HOST)/unity/%.o: $(HOST)/unity/%.cpp
+	$(call say,compile $(UNITY_$*))$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
 $(COMM_OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_$(COMM)) -MMD -MP $(CXXFLAGS) -c $< -o $@
@@ -264,7 +275,8 @@ $(OBJ)/%.cu.o: %.cu
 
 # -O1: these only call what computes, which has objects of its own, or handle text and a few thousand numbers. With -O3
 # they take half as long again to compile and are no faster (docs/LOG.md).
-$(OBJ)/train-%.o $(OBJ)/tools/%.o $(HOST)/tools/%.o $(HOST)/runtime/run/%.o $(HOST)/tokenizer/command.o: CXXFLAGS += -O1
+$(OBJ)/train-%.o $(OBJ)/tools/%.o $(HOST)/tools/%.o $(HOST)/unity/%.o $(HOST)/runtime/run/%.o $(HOST)/tokenizer/command.o: \
+    CXXFLAGS += -O1
 $(OBJ)/train-%.o: train.cu
 	$(compile_variant)
 build/train-%$(SUFFIX): $(OBJ)/train-%.o $(COMMON)
@@ -300,7 +312,6 @@ build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/
 	$(link)
 build/probe-table: $(HOST)/tools/claims/probe_table.o
 build/claims: $(HOST)/tools/claims/claims.o
-COMPARE   := $(patsubst %.cpp,$(HOST)/%.o,$(filter-out tools/compare/compare.cpp,$(wildcard tools/compare/*.cpp)))
 build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(REPORT) $(COMMON)
 	$(link)
 

@@ -26,8 +26,9 @@ RANDOM_SEED=${RANDOM_SEED:-1}
 [[ $LIMIT =~ ^[1-9][0-9]{0,5}$ ]] || { printf 'LIMIT=%s: give seconds, such as 600\n' "$LIMIT" >&2; exit 2; }
 [[ $AT_ONCE =~ ^[1-9][0-9]?$ ]] || { printf 'AT_ONCE=%s: give a number, such as 2\n' "$AT_ONCE" >&2; exit 2; }
 
-# The longest first, so that none is left for the end.
-suites=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
+# `make test-sanitized` builds the first two and asks for emu-bf16-. The longest first, so that none is left for the end.
+suites=()
+[[ $ONLY != emu-bf16-* ]] || suites+=("$BUILD/test-emu-bf16-address" "$BUILD/test-emu-bf16-thread")
 suites+=("$BUILD/test-unit" "$BUILD/test-ops-fp32" "$BUILD/test-ops-fp64" "$BUILD/test-ops-bf16")
 tested="$VARIANTS $(sed -n 's/^ALSO_TESTED *= *//p' test/rules.mk 2>/dev/null)"
 for variant in $tested; do

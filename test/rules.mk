@@ -21,8 +21,7 @@ $(PARSED).gch: test/model/precompiled.h
 	$(call say,compile $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -x c++-header -c $< -o $@
 $(OBJ)/test-%.o: private CPPFLAGS += -include $(PARSED)
 
-# What tests include takes longer to read than the tests, so several are compiled as one (docs/LOG.md): unity/NAME.cpp
-# includes the files of UNITY_NAME. Their helpers must not have the same names.
+# Several tests are compiled as one, as the Makefile does it for report and compare. Their helpers must not have the same names.
 UNITY_ops-layers    := $(wildcard test/ops/test_ops_*.cpp)
 UNITY_ops-attention := $(wildcard test/ops/test_sdpa*.cpp)
 OP_TESTS            := $(patsubst %,$(OBJ)/unity/%.o,ops-layers ops-attention)
@@ -38,13 +37,8 @@ UNIT_TESTS          := $(patsubst %,$(OBJ)/unity/%.o,unit-report unit-files unit
 # Whole models, for each variant. test_step.cpp compares with the CPU in fp32, so not there; it has not run on a GPU.
 UNITY_model         := test/model/test_model.cpp test/model/test_decode.cpp $(if $(filter emu,$(BACKEND)),test/model/test_step.cpp)
 UNITY_model-bf16    := test/model/test_model_bf16.cpp $(if $(filter cuda,$(BACKEND)),,test/model/test_step.cpp)
-.PHONY: always
-$(OBJ)/unity/%.cpp: always
-	@mkdir -p $(@D)
-	@printf '#include "%s"\n' $(UNITY_$*) >$@.tmp; cmp -s $@.tmp $@ || cp $@.tmp $@; rm $@.tmp
 $(OBJ)/unity/%.o: $(OBJ)/unity/%.cpp
 	$(call say,compile $(UNITY_$*))$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
-.PRECIOUS: $(OBJ)/unity/%.cpp
 # The PTX interpreter and its tests. No product and sum is contracted where PTX has two roundings; a register is read as any
 # type of its width.
 PTX_OBJECTS := $(patsubst %,$(HOST)/test/ptx/%.o,parse run integers floats memory warp_operations)
@@ -61,9 +55,9 @@ test-binaries: $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,buil
 test-binaries: $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
 test-binaries: build/probe-data build/probe-table build/claims build/hostile
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32
-	@$(MAKE) --no-print-directory test-fp64 test-bf16 test-emu-fp32 test-emu-bf16 test-emu-address test-emu-thread
+	@$(MAKE) --no-print-directory test-fp64 test-bf16 test-emu-fp32 test-emu-bf16
 # The other builds, side by side: what they share, the host's objects, is there by now.
-.PHONY: test-fp64 test-bf16 test-emu-fp32 test-emu-bf16 test-emu-address test-emu-thread
+.PHONY: test-fp64 test-bf16 test-emu-fp32 test-emu-bf16
 test-fp64:
 	@$(MAKE) --no-print-directory PRECISION=fp64 fp64-binaries
 test-bf16:
@@ -73,10 +67,18 @@ test-emu-fp32:
 test-emu-bf16:
 	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 build/test-emu-bf16 \
 	    $(patsubst %,build/test-emu-model-bf16-%,$(TESTED)) build/train-$(firstword $(NAMES))-emu-bf16
-test-emu-address test-emu-thread: test-emu-%:
-	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=$* COMM=none build/test-emu-bf16-$*
 fp64-binaries: build/test-ops-fp64 $(patsubst %,build/test-gradients-%,$(TESTED) $(CONTROLS))
 fp64-binaries: $(patsubst %,build/test-model-%-fp64,$(TESTED))
+
+# The CUDA kernels in emulation under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer: a quarter of `make test` again,
+# so apart from it; .ci/run does both.
+.PHONY: test-sanitized test-sanitized-binaries test-emu-address test-emu-thread
+test-sanitized: setup-test
+	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) test-sanitized-binaries
+	@scripts/run_tests.sh emu-bf16-
+test-sanitized-binaries: test-emu-address test-emu-thread
+test-emu-address test-emu-thread: test-emu-%:
+	@$(MAKE) --no-print-directory BACKEND=emu PRECISION=bf16 SANITIZE=$* COMM=none build/test-emu-bf16-$*
 
 # For whoever writes a variant, a norm or an MLP: `make check ATTN=gta` runs the layers' tests and one
 # model's: every gradient against finite differences, PyTorch's values where there are some, the identities,

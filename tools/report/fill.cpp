@@ -12,7 +12,7 @@
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-static constexpr size_t MAX_BYTES = 64 << 20;
+static constexpr size_t LARGEST_REPORT = 64 << 20;
 
 static std::string lines_of_table(const std::string& report, const std::string& heading) {
     std::istringstream lines(report);
@@ -71,16 +71,16 @@ static std::string fill_hole(const std::string& hole, const fs::path& folder) {
         words >> name;
         std::getline(words >> std::ws, heading);
         const fs::path report = name.ends_with(".md") ? folder / name : folder / name / "report.md";
-        return lines_of_table(file_read(report.string(), MAX_BYTES), heading);
+        return lines_of_table(file_read(report.string(), LARGEST_REPORT), heading);
     }
     std::string matching, row, field, more;
     ensure(words >> matching >> row >> field && !(words >> more), "a hole is {{NAME MATCHING ROW FIELD}} or {{table NAME HEADING}}");
     const std::string path = (folder / first / "report.json").string();
-    return number(json_parse(file_read(path, MAX_BYTES), path), matching, row, field);
+    return number(json_parse(file_read(path, LARGEST_REPORT), path), matching, row, field);
 }
 
 std::string fill_page(const std::string& template_path) {
-    std::istringstream lines(file_read(template_path, MAX_BYTES));
+    std::istringstream lines(file_read(template_path, LARGEST_REPORT));
     const fs::path folder = fs::path(template_path).parent_path();
     std::string line, page;
     for (int number = 1; std::getline(lines, line); number++) {
