@@ -260,9 +260,14 @@ $(HOST)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
 .PHONY: always
-$(OBJ)/unity/%.cpp $(HOST)/unity/%.cpp: always
-	@mkdir -p $(@D)
-	@printf '#include "%s"\n' $(UNITY_$*) >$@.tmp; cmp -s $@.tmp $@ || cp $@.tmp $@; rm $@.tmp
+define write_unity
+@mkdir -p $(@D)
+@printf '#include "%s"\n' $(UNITY_$*) >$@.tmp; cmp -s $@.tmp $@ || cp $@.tmp $@; rm $@.tmp
+endef
+$(OBJ)/unity/%.cpp: always
+	$(write_unity)
+$(HOST)/unity/%.cpp: always
+	$(write_unity)
 .PRECIOUS: $(OBJ)/unity/%.cpp $(HOST)/unity/%.cpp
 $(HOST)/unity/%.o: $(HOST)/unity/%.cpp
 	$(call say,compile $(UNITY_$*))$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
