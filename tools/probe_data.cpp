@@ -2,8 +2,9 @@
 // the ordinary trainer.
 //   recall      multi-query associative recall [Arora et al. 2023 (Zoology), arXiv:2312.04927, app. D]: `pairs` key-value pairs, then each
 //               key once more, at distances drawn from their power law (a = 0.01), followed by its value; the values count as targets.
-//               Keys come from the first half of the vocabulary, values from the second, the tokens between are drawn from all of it.
-//               (Zoology asks for the value at the key without writing it; here it is in the text, like any next token.)
+//               Keys come from the first half of the first `symbols` tokens (default: of all), values from the second half; the tokens
+//               between are never keys, so that a key has one value. (Zoology draws them from all of its 8192 tokens, where that is
+//               rare, and asks for the value at the key without writing it; here it is in the text, like any next token.)
 //   copy        random tokens, a separator, the same tokens again; the second half counts
 //   induction   random tokens; a stretch of 8 of them comes again somewhere later; its tokens from the second on count
 // A sequence is one sample: it has `context` tokens. Every sequence is a function of (seed, split, its number).
@@ -23,7 +24,7 @@
 
 struct Probe {
     std::string task, out;
-    int context = 64, pairs = 4, vocab = 8192;
+    int context = 64, pairs = 4, vocab = 8192, symbols = 0;
     int64_t train = 20000, val = 1000;
     uint64_t seed = 1;
 };
@@ -67,9 +68,10 @@ static std::vector<int> power_law_places(Draws& d, int n, int places) {
 
 static Sequence recall(const Probe& p, Draws& d) {
     Sequence s;
-    for (int i = 0; i < p.context; i++) s.tokens.push_back(uint32_t(d.below(p.vocab)));
+    const int between = p.symbols < p.vocab ? p.symbols : p.vocab / 2;       // those from here on
+    for (int i = 0; i < p.context; i++) s.tokens.push_back(uint32_t(between + d.below(p.vocab - between)));
     s.counts.assign(size_t(p.context), 0);
-    const std::vector<int> keys = distinct(d, p.pairs, 1, p.vocab / 2), values = distinct(d, p.pairs, p.vocab / 2, p.vocab);
+    const std::vector<int> keys = distinct(d, p.pairs, 1, p.symbols / 2), values = distinct(d, p.pairs, p.symbols / 2, p.symbols);
     const std::vector<int> places = power_law_places(d, p.pairs, (p.context - 2 * p.pairs) / 2);
     for (int i = 0; i < p.pairs; i++) {
         const size_t first = size_t(2 * i), again = size_t(2 * (p.pairs + places[size_t(i)]));
@@ -138,7 +140,8 @@ static void check(const Probe& p) {
     ensure_usage(p.vocab >= 256 && p.vocab <= 65536, "--vocab %d: 256 to 65536", p.vocab);
     ensure_usage(p.train > 0 && p.val > 0 && p.train < 100000000 && p.val < 100000000, "--train, --val: 1 to 100 million sequences");
     ensure_usage(p.context >= 32 && p.context <= 65536, "--context %d: 32 to 65536", p.context);
-    ensure_usage(p.task != "recall" || (p.pairs >= 1 && 4 * p.pairs <= p.context && 2 * p.pairs < p.vocab / 2),
+    ensure_usage(p.symbols >= 8 && p.symbols <= p.vocab, "--symbols %d: 8 to the %d of --vocab", p.symbols, p.vocab);
+    ensure_usage(p.task != "recall" || (p.pairs >= 1 && 4 * p.pairs <= p.context && 2 * p.pairs < p.symbols / 2),
                  "--pairs %d: every pair comes twice, two tokens each time, in a --context of %d", p.pairs, p.context);
 }
 
@@ -151,6 +154,7 @@ int main(int argc, char** argv) {
         app.add_option("--context", p.context, "tokens of a sequence")->capture_default_str();
         app.add_option("--pairs", p.pairs, "recall: key-value pairs")->capture_default_str();
         app.add_option("--vocab", p.vocab, "tokens there are")->capture_default_str();
+        app.add_option("--symbols", p.symbols, "recall: tokens that can be keys or values (default: all)");
         app.add_option("--train", p.train, "sequences for training")->capture_default_str();
         app.add_option("--val", p.val, "for validation")->capture_default_str();
         app.add_option("--seed", p.seed, "of all that is drawn")->capture_default_str();
@@ -160,14 +164,15 @@ int main(int argc, char** argv) {
             if (e.get_exit_code() == 0) return app.exit(e);
             fail_usage("%s; see --help", e.what());
         }
+        if (p.symbols == 0) p.symbols = p.vocab;
         check(p);
         std::filesystem::create_directories(p.out);
         write_split(p, "train", p.train);
         write_split(p, "val", p.val);
         write_tokenizer(p);
         file_replace(p.out + "/source.txt",
-                     format("source: probe %s\ncontext: %d\npairs: %d\nvocabulary: %d\nseed: %llu\n", p.task.c_str(),
-                            p.context, p.pairs, p.vocab, (unsigned long long)p.seed));
+                     format("source: probe %s\ncontext: %d\npairs: %d\nvocabulary: %d\nsymbols: %d\nseed: %llu\n", p.task.c_str(),
+                            p.context, p.pairs, p.vocab, p.symbols, (unsigned long long)p.seed));
         printf("%s: %s, %lld + %lld sequences of %d tokens, vocabulary %d\n", p.out.c_str(), p.task.c_str(),
                (long long)p.train, (long long)p.val, p.context, p.vocab);
         return EXIT_DONE;
