@@ -2,6 +2,7 @@
 # Tests of scripts/deps.sh: what it gathers is enough to compile, link and run with a compiler that sees no other
 # copy. Where the kernel allows it, the system's copies are hidden by overlays in a namespace of our own; nothing
 # outside it changes.    test/system/test_deps.sh [build]
+# apart: half a minute, for machines with a GPU; .ci/run calls it
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 T=$(mktemp -d) || exit 1

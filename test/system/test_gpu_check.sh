@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests of scripts/gpu_check.sh with stand-ins for the GPU's tools, make and the programs: every path of it, also what happens when steps
 # fail, hang or run out of memory. A few seconds, no GPU.    test/system/test_gpu_check.sh [build]
+# apart: half a minute, for machines with a GPU; .ci/run calls it
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 T=$(mktemp -d) || exit 1
