@@ -256,9 +256,10 @@ $(OBJ)/%.o: %.cpp
 	$(call say,compile $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 $(OBJ)/runtime/run/build_info.o: $(OBJ)/build_info.inc
 $(OBJ)/runtime/run/build_info.o: CPPFLAGS += -I$(OBJ)
+compile_host = $(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
 $(HOST)/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(call say,compile $<)$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
+	$(call say,compile $<)$(compile_host)
 .PHONY: always
 define write_unity
 @mkdir -p $(@D)
@@ -270,7 +271,7 @@ $(HOST)/unity/%.cpp: always
 	$(write_unity)
 .PRECIOUS: $(OBJ)/unity/%.cpp $(HOST)/unity/%.cpp
 $(HOST)/unity/%.o: $(HOST)/unity/%.cpp
-	$(call say,compile $(UNITY_$*))$(CXX) $(filter-out -DPRECISION_% -DBLAS_% -DBACKEND_%,$(CPPFLAGS)) $(CXXFLAGS) -c $< -o $@
+	$(call say,compile $(UNITY_$*))$(compile_host)
 $(COMM_OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) -I. $(DEPFLAGS) $(COMM_FLAGS_$(COMM)) -MMD -MP $(CXXFLAGS) -c $< -o $@

@@ -22,7 +22,7 @@ inline CheckpointFound init_from_checkpoint(const Options& o, const Data& d) {
     ensure_usage(theirs == ours,
                  "--init-from %s: it was trained with another tokenizer (%s) than --data has (%s); "
                  "encode the text with its tokenizer.json",
-                 path.c_str(), theirs.empty() ? "none" : printable(theirs).c_str(), ours.empty() ? "none" : ours.c_str());
+                 path.c_str(), theirs.empty() ? "none" : printable(theirs).c_str(), ours.c_str());
     return found;
 }
 

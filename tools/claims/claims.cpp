@@ -1,6 +1,6 @@
 // claims: one verdict line for each claim about these variants, from runs that are kept: supported, contradicted or undecided, with the
 // interval over paired seeds and the runs behind it. scripts/claims.sh trains what is missing and calls it.
-//   build/claims RUNS_DIR [--write FILE]     reads RUNS_DIR/claims, claims-power, claims-alibi, claims-sinusoidal, claims-learned, recall-*
+//   build/claims RUNS_DIR [--write FILE]     reads RUNS_DIR/claims, claims-power, claims-alibi, claims-sinusoidal, recall-*
 // and, for two rows under rope, study-* if the study has trained them with more seeds.
 // A verdict holds for these sizes, this text and this budget. `undecided` says what would decide it.
 #include <algorithm>
@@ -15,7 +15,7 @@
 #include "tools/claims/verdict.h"
 #include "tools/one_line.h"
 
-struct Folders { Results rope, sinusoidal, learned, power, alibi; std::string runs_dir; std::vector<Results> studies; };
+struct Folders { Results rope, sinusoidal, power, alibi; std::string runs_dir; std::vector<Results> studies; };
 
 // Per seed: loss of row a minus loss of row b.
 static std::vector<double> paired(const Results& r, const std::string& a, const std::string& b, const std::string& pos,
@@ -136,8 +136,7 @@ static int report(int argc, char** argv) {
     }
     ensure_usage(!runs_dir.empty(), "claims RUNS_DIR [--write FILE]");
     auto open = [&](const char* name) { return open_results(runs_dir + "/" + name); };
-    Folders f{open("claims"),       open("claims-sinusoidal"), open("claims-learned"),
-              open("claims-power"), open("claims-alibi"),      runs_dir, {}};
+    Folders f{open("claims"), open("claims-sinusoidal"), open("claims-power"), open("claims-alibi"), runs_dir, {}};
     for (const std::string& name : list_studies(runs_dir)) f.studies.push_back(open(name.c_str()));
     std::string markdown = "# The ten claims\n\n| | claim | verdict | because (nats per token, paired by seed, 95%) |\n|---|---|---|---|\n";
     for (const Claim& c : claims()) {
