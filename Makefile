@@ -314,7 +314,7 @@ build/report: $(OBJ)/tools/report/report.o $(REPORT) $(COMMON)
 	$(link)
 build/probe-data: $(HOST)/tools/probe_data.o $(COMMON)
 	$(link)
-build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/tools/compare/settings.o $(COMMON)
+build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/tools/compare/settings.o $(REPORT) $(COMMON)
 	$(link)
 build/probe-table: $(HOST)/tools/claims/probe_table.o
 build/claims: $(HOST)/tools/claims/claims.o

@@ -9,6 +9,7 @@
 #   OPTIONS_mla   more options for every row of mla, such as OPTIONS_mla="--mla-dc 64"; so for every variant
 #   POS           positions: learned sinusoidal rope alibi power none; several: POS="rope alibi"                       rope
 #   SEEDS         how many; three or more for a claim. Default: as many as MINUTES allows, three at most
+#                 auto: 3, then more while a row is undecided (tools/compare/looks.h); LOOKS: after how many seeds    3 5 8
 #   FIRST_SEED    seeds FIRST_SEED, FIRST_SEED + 1, ...                                                                1
 #   MINUTES       see SEEDS; measured with a short probe, said before the first run                                     10
 #   MATCH         "layout params cache flops": ways of being equal to the baseline (tools/compare/match.h)              layout

@@ -5,7 +5,7 @@
 #   1 learning rates of every row, tuned          TUNE=1, rates a factor sqrt 2 apart, a seed that is not used afterwards
 #   2 five paired seeds at equal layout           3 at equal parameters, cache, training FLOPs
 #   4 the second text, the same again             5 recall
-#   ONLY="king-james matchings second-text recall"   SEEDS=5   POS=rope   TEXT2=DIR (its data folder)
+#   ONLY="king-james matchings second-text recall"   SEEDS=5 (or auto: as many as decide, scripts/compare.sh)   POS=rope   TEXT2=DIR (its data folder)
 #   VARIANTS SIZE RUNS_DIR BUILD NICE=15 RECORDS
 #   Longer or shorter budgets from one trunk: scripts/study_budgets.sh; a ladder of widths: scripts/study_ladder.sh
 set -euo pipefail
@@ -24,10 +24,11 @@ wants() { [[ " $ONLY " == *" $1 "* ]]; }
 
 # ---- the cost, from a probe of one row: a run is about the same for all rows
 rows=$(wc -w <<<"$VARIANTS")
-runs=0
-wants king-james && runs=$((runs + rows * (SEEDS + 4)))
-wants matchings && runs=$((runs + 3 * rows * SEEDS))
-wants second-text && [[ -n $TEXT2 ]] && runs=$((runs + rows * (SEEDS + 4)))
+runs=0 seeds=$SEEDS
+[[ $SEEDS != auto ]] || seeds=$(awk '{ print $NF }' <<<"${LOOKS:-3 5 8}")
+wants king-james && runs=$((runs + rows * (seeds + 4)))
+wants matchings && runs=$((runs + 3 * rows * seeds))
+wants second-text && [[ -n $TEXT2 ]] && runs=$((runs + rows * (seeds + 4)))
 case $SIZE in default) sizes=(--layers 4 --width 128 --heads 4 --context 128 --batch-tokens 1024 --steps 900) ;; *) sizes=() ;; esac
 if ((${#sizes[@]})); then
     second=$("$BUILD/train-qkv" "${sizes[@]}" --data "$TEXT1" --threads 1 --dry-run | sed -n 's/.*"step_seconds":\([0-9.e+-]*\).*/\1/p')
@@ -52,7 +53,7 @@ compare() {      # NAME DATA MATCH
 }
 name=$(basename "$TEXT1")
 wants king-james && compare "study-$name" "$TEXT1" layout
-wants matchings && compare "study-$name" "$TEXT1" "layout params cache flops"
+wants matchings && compare "study-$name" "$TEXT1" "cache params flops"
 if wants second-text; then
     if [[ -n $TEXT2 ]]; then compare "study-$(basename "$TEXT2")" "$TEXT2" layout
     else say "no second text: TEXT2=DIR, made with scripts/get_data.sh --out data/NAME --source FILE"; fi

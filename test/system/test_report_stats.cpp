@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <random>
 
+#include "tools/compare/looks.h"
 #include "tools/report/inference.h"
 #include "tools/report/stats.h"
 #include "tools/report/svg.h"
@@ -247,4 +248,21 @@ TEST_CASE("report: ticks are few and round") {
     CHECK(labels({{-0.031, 0.029}, false}) == "-0.03 -0.02 -0.01 0 0.01 0.02 ");
     CHECK(labels({{0.0019, 0.0088}, true}) == "0.002 0.003 0.004 0.005 0.007 ");
     CHECK(labels({{0.001, 0.02}, true}) == "0.001 0.002 0.005 0.01 0.02 ");
+}
+
+TEST_CASE("SEEDS=auto: decided is told apart, or surely below DELTA") {
+    auto row = [](Verdict verdict, double mean, double corrected_half) {
+        Difference d;
+        d.verdict = verdict;
+        d.seeds.mean = mean;
+        d.corrected_half = corrected_half;
+        return d;
+    };
+    CHECK(is_decided(row(Verdict::worse, 0.001, 0.0009)));
+    CHECK(is_decided(row(Verdict::better, -0.3, 0.2)));
+    CHECK(is_decided(row(Verdict::not_told_apart, -0.004, 0.0059)));
+    CHECK(!is_decided(row(Verdict::not_told_apart, -0.004, 0.0061)));
+    CHECK(!is_decided(row(Verdict::too_few_seeds, 0, 0)));
+    CHECK(!is_decided(row(Verdict::none, NOT_MEASURED, NOT_MEASURED)));           // without a finished pair
+    CHECK(is_decided(row(Verdict::baseline, NOT_MEASURED, NOT_MEASURED)));
 }

@@ -158,6 +158,7 @@ trap "echo saved >'"$T/saved"'; exit 75" TERM
 if [[ $attn == gqa && -f '"$T/slow"' ]]; then echo running >'"$T/running"'; for i in {1..100}; do sleep 0.05; done; fi
 if [[ $attn == mla ]]; then echo "mla: cannot factor 7" >&2; exit 3; fi
 loss=2.0; [[ $attn == gqa ]] && loss=2.1; [[ $seed == 2 ]] && loss=${loss}5
+[[ $attn == gqa && -f '"$T/noisy"' ]] && loss=$((seed % 3 + 1)).$seed
 cat >"$dir/$run/config.json" <<END
 {"attn": "$attn", "options": {"pos": "rope", "seed": $seed, "steps": 20, "batch_tokens": 512, "lr": 0.003, "threads": 2},
  "model": {"parameters": 1048576, "parameters_non_embedding": 786432, "cache_bytes_per_token": 4096,
@@ -221,6 +222,17 @@ check "a number of seeds" 2 "SEEDS=many" compare SEEDS=many VARIANTS=qkv
 check "seeds follow from the minutes: 60 steps of half a second" 0 "2 rows x 1 position x 2 seeds" compare NAME=m \
     VARIANTS="qkv gqa" SEEDS= MINUTES=4 AT_ONCE=1
 check "(and stay as planned)" 0 "x 2 seeds" compare NAME=m VARIANTS="qkv gqa" SEEDS= MINUTES=60 AT_ONCE=1
+auto() { compare VARIANTS="qkv gqa" STEPS=20 SEEDS=auto "$@"; }
+check "SEEDS=auto says its limit" 0 "= 16 runs of" auto NAME=auto
+check "(and stops when all is decided)" 0 "decided after 3 seeds" auto NAME=auto
+check "(three looks, each at a third of 5%)" 0 '"alpha": 0.01666' cat "$T/runs/auto/report.json"
+check "(said)" 0 "up to 3 looks, each at its share of 5%" cat "$T/runs/auto/report.md"
+touch "$T/noisy"
+check "more seeds while a row is undecided" 0 "after 4 seeds undecided: gqa, rope. On to 6" auto NAME=noisy LOOKS="4 6"
+check "(up to the limit)" 0 "12" bash -c "ls -d '$T'/runs/noisy/*-rope-? | wc -l"
+check "(the same command finds it done)" 0 "[4/4] gqa, rope, seed 6: done before, kept" auto NAME=noisy LOOKS="4 6"
+rm "$T/noisy"
+check "looks that do not rise" 2 "LOOKS=5 4: give rising numbers of seeds from 3 on" auto LOOKS="5 4"
 check "comparison.json" 0 '"finished": 4' cat "$T/runs/m/comparison.json"
 half=$(awk '/^MemAvailable/ { printf "%.0f", $2 * 600 }' /proc/meminfo)
 check "what does not fit in memory side by side runs one after the other" 0 "1 at a time" compare NAME=n \

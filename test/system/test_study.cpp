@@ -1,16 +1,8 @@
-// The numbers behind the study's verdicts: Student's t, the vertex of a grid search, the rule for a verdict.
+// The numbers behind the study's verdicts: the vertex of a grid search, the rule for a verdict.
 #include <doctest/doctest.h>
 
-#include "tools/claims/student.h"
 #include "tools/claims/verdict.h"
 #include "tools/compare/parabola.h"
-
-TEST_CASE("Student's t: the quantiles that tables list") {
-    const struct { double df, t; } table[] = {{1, 12.7062047}, {2, 4.3026527}, {3, 3.1824463}, {4, 2.7764451},
-                                              {9, 2.2621572}, {30, 2.0422725}};
-    for (auto [df, t] : table) CHECK(student_quantile(0.975, df) == doctest::Approx(t).epsilon(1e-6));
-    CHECK(student_quantile(0.95, 4) == doctest::Approx(2.1318468).epsilon(1e-6));
-}
 
 TEST_CASE("the best of a grid lies at the vertex of its parabola") {
     auto loss = [](double x) { return 3 + 0.02 * (x - 0.3) * (x - 0.3); };

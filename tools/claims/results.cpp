@@ -5,8 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/run/error.h"
-#include "tools/claims/student.h"
 #include "tools/compare/settings.h"
+#include "tools/report/inference.h"
+#include "tools/report/stats.h"
 
 using nlohmann::json;
 
@@ -20,16 +21,16 @@ Results open_results(const std::string& folder) {
     return r;
 }
 
-struct Point { double tokens, loss, accuracy; };
+struct Validation { double tokens, loss, accuracy; };
 
-static std::vector<Point> validations(const Results& r, const std::string& row, const std::string& pos, int64_t seed,
+static std::vector<Validation> validations(const Results& r, const std::string& row, const std::string& pos, int64_t seed,
                                       int64_t& steps, int64_t& last) {
-    const std::string folder = r.folder + "/" + Row{row, "", {}}.file_name() + "-" + pos + "-" + std::to_string(seed);
+    const std::string folder = r.folder + "/" + RowSpec{row, "", {}}.file_name() + "-" + pos + "-" + std::to_string(seed);
     std::ifstream config_file(folder + "/config.json"), log(folder + "/metrics.jsonl");
     const json config = json::parse(config_file, nullptr, false);
     steps = config.is_object() && config.contains("options") ? config["options"].value("steps", int64_t(-1)) : -1;
     last = -1;
-    std::vector<Point> points;
+    std::vector<Validation> points;
     for (std::string line; std::getline(log, line);) {
         const json m = json::parse(line, nullptr, false);
         if (!m.is_object() || !m.contains("step")) continue;
@@ -40,12 +41,12 @@ static std::vector<Point> validations(const Results& r, const std::string& row, 
     return points;
 }
 
-static Point point_at(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double fraction) {
+static Validation point_at(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double fraction) {
     int64_t steps, last;
-    const std::vector<Point> points = validations(r, row, pos, seed, steps, last);
-    Point found{NAN, NAN, NAN};
+    const std::vector<Validation> points = validations(r, row, pos, seed, steps, last);
+    Validation found{NAN, NAN, NAN};
     if (points.empty() || steps < 0 || last < steps) return found;           // unfinished runs decide nothing
-    for (const Point& p : points)
+    for (const Validation& p : points)
         if (p.tokens <= fraction * points.back().tokens * (1 + 1e-9)) found = p;
     return found;
 }
@@ -61,20 +62,10 @@ double accuracy_at_end(const Results& r, const std::string& row, const std::stri
 }
 
 Interval interval_of(const std::vector<double>& values) {
-    Interval i;
-    double sum = 0, squares = 0;
-    for (double v : values) {
-        if (std::isnan(v)) continue;
-        i.n++;
-        sum += v;
-    }
-    if (i.n == 0) return i;
-    i.mean = sum / double(i.n);
-    if (i.n < 2) return i;
+    std::vector<double> measured;
     for (double v : values)
-        if (!std::isnan(v)) squares += (v - i.mean) * (v - i.mean);
-    const double half = student_quantile(0.975, double(i.n - 1)) * std::sqrt(squares / double(i.n - 1) / double(i.n));
-    i.low = i.mean - half;
-    i.high = i.mean + half;
-    return i;
+        if (!std::isnan(v)) measured.push_back(v);
+    const PairedDifference d{measured.size(), mean(measured), sample_sd(measured), NAN};
+    const double half = half_width(d, 0.05);
+    return {d.n, d.mean, d.mean - half, d.mean + half};
 }

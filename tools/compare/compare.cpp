@@ -14,6 +14,7 @@
 #include "runtime/run/files.h"
 #include "tools/compare/display.h"
 #include "tools/compare/jobs.h"
+#include "tools/compare/looks.h"
 #include "tools/compare/match.h"
 #include "tools/compare/plan.h"
 #include "tools/compare/process.h"
@@ -25,8 +26,8 @@
 static void say(const std::string& text) { fprintf(stderr, "compare: %s\n", text.c_str()); }
 
 // Everything that can be wrong is found before the first hour of training.
-static std::vector<Row> read_rows(const Settings& s) {
-    std::vector<Row> rows;
+static std::vector<RowSpec> read_rows(const Settings& s) {
+    std::vector<RowSpec> rows;
     for (const std::string& word : s.words) {
         const std::string variant = word.substr(0, word.find(':')), trainer = s.trainer(variant);
         ensure(access(trainer.c_str(), X_OK) == 0 || (s.dry_run && variant == word),
@@ -63,10 +64,10 @@ static std::string find_data(const Settings& s, const std::string& vocab) {
     return made.out.substr(0, made.out.find('\n'));
 }
 
-static std::vector<Cell> layout_cells(const Settings& s, const std::vector<Row>& rows) {
+static std::vector<Cell> layout_cells(const Settings& s, const std::vector<RowSpec>& rows) {
     std::vector<Cell> cells;
     for (const std::string& pos : s.positions)
-        for (const Row& row : rows) {
+        for (const RowSpec& row : rows) {
             Cell c;
             c.row = row;
             c.pos = pos;
@@ -77,17 +78,19 @@ static std::vector<Cell> layout_cells(const Settings& s, const std::vector<Row>&
     return cells;
 }
 
-// Seeds outermost: stopped half-way, there are whole tables.
-static std::vector<Job> all_jobs(const Settings& s, const std::vector<Cell>& cells, int64_t seeds, const std::string& mark) {
+// Seeds outermost: stopped half-way, there are whole tables. `from` seeds are there already.
+static std::vector<Job> all_jobs(const Settings& s, const std::vector<Cell>& cells, int64_t from, int64_t seeds,
+                                 const std::string& mark) {
     std::vector<Job> jobs;
     for (const std::string& matching : s.matchings)
-        for (int64_t i = 0; i < seeds; i++)
+        for (int64_t i = from; i < seeds; i++)
             for (const Cell& c : cells)
                 if (c.matching == matching) jobs.push_back(cell_job(s, c, s.first_seed + i, mark));
     return jobs;
 }
 
-static std::string describe_plan(const Settings& s, const std::vector<Cell>& cells, int64_t seeds, size_t runs, const Place& place) {
+static std::string describe_plan(const Settings& s, const std::vector<Cell>& cells, int64_t seeds, const Place& place) {
+    const size_t runs = cells.size() * size_t(seeds);
     double least = 1e30, most = 0, all = 0;
     for (const Cell& c : cells) {
         least = std::min(least, c.seconds);
@@ -103,6 +106,12 @@ static std::string describe_plan(const Settings& s, const std::vector<Cell>& cel
                    : place.threads == 1 ? "one thread each"
                                         : format("%d threads each", place.threads).c_str(),
                    duration(all).c_str());
+    if (!s.looks.empty()) {
+        std::string counts;
+        for (int64_t n : s.looks) counts += (counts.empty() ? "" : ", ") + std::to_string(n);
+        return text + format(" at most (SEEDS=auto: stops when every row is decided; looks after %s seeds, each at 1/%zu of the chance "
+                             "of a false verdict)", counts.c_str(), s.looks.size());
+    }
     if (s.seeds == 0) text += format(" (SEEDS from MINUTES=%g%s)", s.minutes, seeds < 3 ? "; three make a claim" : "");
     return text;
 }
@@ -135,17 +144,53 @@ struct Refresher {
     }
 };
 
+// After the first seeds come more, until every row is decided or LOOKS end (looks.h). Without SEEDS=auto there is one look: the end.
+static JobsResult train_by_looks(const Settings& s, const std::vector<Cell>& cells, const std::vector<int64_t>& looks, const Place& place,
+                                 const std::string& mark, const std::string& plan) {
+    JobsResult all;
+    size_t finished = 0;
+    Refresher refresher;
+    for (size_t i = 0; i < looks.size(); i++) {
+        const int64_t from = i ? looks[i - 1] : 0, seeds = looks[i];
+        auto write_progress = [&] {
+            for (const std::string& m : s.matchings)
+                write_comparison(s, m == "layout" ? s.folder() : s.folder() + "/match-" + m, m, cells, seeds, plan, finished,
+                                 cells.size() * size_t(seeds));
+        };
+        write_progress();
+        const JobsResult result = run_jobs(all_jobs(s, cells, from, seeds, mark), place, [&](const Job&) {
+            finished++;
+            write_progress();
+            refresher.again(s);
+        });
+        all.trained += result.trained;
+        all.kept += result.kept;
+        all.failures.insert(all.failures.end(), result.failures.begin(), result.failures.end());
+        all.stopped = result.stopped;
+        if (result.stopped || !result.failures.empty() || i + 1 == looks.size()) break;
+        Problems ignored;                                        // the report at the end says them
+        const std::vector<std::string> open = undecided_rows(load_comparison({{s.folder()}, s.baseline}, ignored), s);
+        std::string names;
+        for (const std::string& row : open) names += (names.empty() ? "" : "; ") + row;
+        say(open.empty() ? format("decided after %lld seeds", (long long)seeds)
+                         : format("after %lld seeds undecided: %s. On to %lld", (long long)seeds, names.c_str(), (long long)looks[i + 1]));
+        if (open.empty()) break;
+    }
+    refresher.wait();
+    return all;
+}
+
 static int compare() {
     Settings s = read_settings();
     const char* vocab = getenv("VOCAB");
-    const std::vector<Row> rows = read_rows(s);
+    const std::vector<RowSpec> rows = read_rows(s);
     s.data = find_data(s, vocab && *vocab ? vocab : "1024");
     if (std::find(s.words.begin(), s.words.end(), s.baseline) == s.words.end() &&
         !std::filesystem::exists(s.folder() + "/" + s.baseline + "-" + s.positions[0] + "-1"))
         s.baseline = s.words[0];
     std::vector<Cell> cells = layout_cells(s, rows);
     if (s.dry_run) {
-        for (const Job& job : all_jobs(s, cells, s.seeds > 0 ? s.seeds : 1, ""))
+        for (const Job& job : all_jobs(s, cells, 0, s.seeds > 0 ? s.seeds : 1, ""))
             printf("%s --runs-dir %s --run %s\n", shell_words(job.command).c_str(), job.folder.c_str(), job.run.c_str());
         return EXIT_DONE;
     }
@@ -165,26 +210,11 @@ static int compare() {
         if (matching == "layout") continue;
         for (const Cell& c : matched_cells(s, matching, layout, place)) cells.push_back(c);
     }
-    const int64_t seeds = choose_seeds(s, cells, place);
-    const std::vector<Job> jobs = all_jobs(s, cells, seeds, mark);
-    place.at_once = int(std::min<size_t>(size_t(place.at_once), jobs.size()));
-    const std::string plan = describe_plan(s, cells, seeds, jobs.size(), place);
+    const std::vector<int64_t> looks = s.looks.empty() ? std::vector<int64_t>{choose_seeds(s, cells, place)} : s.looks;
+    place.at_once = int(std::min<size_t>(size_t(place.at_once), cells.size() * size_t(looks[0])));
+    const std::string plan = describe_plan(s, cells, looks.back(), place);
     say(plan);
-    size_t finished = 0;
-    Refresher refresher;
-    auto write_progress = [&] {
-        for (const std::string& m : s.matchings)
-            write_comparison(s, m == "layout" ? s.folder() : s.folder() + "/match-" + m, m, cells, seeds, plan, finished, jobs.size());
-    };
-    const JobsResult result = [&] {
-        write_progress();
-        return run_jobs(jobs, place, [&](const Job&) {
-            finished++;
-            write_progress();
-            refresher.again(s);
-        });
-    }();
-    refresher.wait();
+    const JobsResult result = train_by_looks(s, cells, looks, place, mark, plan);
     if (result.stopped) {
         say("stopped. Repeat the same command to go on; the finished runs are kept.");
         return 130;

@@ -171,6 +171,7 @@ void write_comparison(const Settings& s, const std::string& folder, const std::s
     j["positions"] = s.positions;
     j["seeds"] = json::array();
     for (int64_t i = 0; i < seeds; i++) j["seeds"].push_back(s.first_seed + i);
+    if (!s.looks.empty()) j["looks"] = s.looks.size();
     j["baseline"] = s.baseline;
     j["text"] = s.data;
     j["matching"] = matching;

@@ -9,7 +9,7 @@
 
 // A row at a position under a matching: trained once for every seed.
 struct Cell {
-    Row row;
+    RowSpec row;
     std::string pos, matching = "layout";
     std::vector<std::string> matched;        // options that the matching adds
     double lr = 0;

@@ -10,7 +10,7 @@
 #include "runtime/run/config.h"
 #include "runtime/run/error.h"
 
-std::string Row::file_name() const {
+std::string RowSpec::file_name() const {
     std::string s;
     for (char c : name) {
         if (c == ':' || c == ',') s += '.';
@@ -62,6 +62,22 @@ static double number_of(const char* name, double otherwise) {
     return x;
 }
 
+// "3 5 8": rising, from the number that a verdict takes.
+static std::vector<int64_t> looks_of(const char* name, const char* otherwise) {
+    const std::string value = text_of(name, otherwise);
+    std::vector<int64_t> looks;
+    for (const std::string& word : split_words(value)) {
+        int64_t n = 0;
+        const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), n);
+        ensure_usage(error == std::errc() && end == word.data() + word.size() && n >= (looks.empty() ? LEAST_LOOK : looks.back() + 1) &&
+                         n <= 9999,
+                     "%s=%s: give rising numbers of seeds from %lld on, such as \"%s\"", name, value.c_str(), (long long)LEAST_LOOK,
+                     otherwise);
+        looks.push_back(n);
+    }
+    return looks;
+}
+
 struct Preset { const char* name; Size size; };
 static const Preset PRESETS[] = {
     //           layers width heads context batch_tokens steps  lr  warmup val_tokens val_every
@@ -111,7 +127,8 @@ Settings read_settings() {
     s.words = split_words(text_of("VARIANTS", "qkv mqa gqa mla qv qv_ka gta"));
     s.positions = split_words(text_of("POS", "rope"));
     s.matchings = split_words(text_of("MATCH", "layout"));
-    s.seeds = whole_of("SEEDS", 0, 1, 9999);
+    if (text_of("SEEDS", "") == "auto") s.looks = looks_of("LOOKS", "3 5 8");
+    else s.seeds = whole_of("SEEDS", 0, 1, 9999);
     s.first_seed = whole_of("FIRST_SEED", 1, 1, 1000000000);
     s.minutes = number_of("MINUTES", 10);
     s.schedule = text_of("SCHEDULE", "cosine");

@@ -5,7 +5,7 @@
 #include <vector>
 
 // One line of the table: a variant with options of its own. "mla:dc=64" is train-mla with --mla-dc 64.
-struct Row {
+struct RowSpec {
     std::string name, variant;
     std::vector<std::string> options;
     std::string file_name() const;           // the name with nothing in it that a shell or a plot would read
@@ -17,10 +17,13 @@ struct Size {                                // of the models and the training, 
     int64_t warmup, val_tokens, val_every;
 };
 
+inline constexpr int64_t LEAST_LOOK = 3;     // LOOKS begin here: fewer seeds give no verdict
+
 struct Settings {
     std::vector<std::string> words;          // VARIANTS as given; rows follow when the trainers are there
     std::vector<std::string> positions, matchings;
-    int64_t seeds = 0, first_seed = 1;       // seeds 0: as many as MINUTES allows
+    int64_t seeds = 0, first_seed = 1;       // seeds 0: as many as MINUTES allows, or by looks
+    std::vector<int64_t> looks;              // SEEDS=auto: after how many seeds it is asked whether more are needed (looks.h)
     double minutes = 10;
     Size size;
     std::string size_name, schedule, final_fraction, data, suffix, name, build, runs_dir, baseline, records, rates_file;

@@ -37,7 +37,7 @@ static std::string own_prefix(const std::string& variant) {
     return prefix + "-";
 }
 
-static void add_option(Row& row, const Settings& s, const std::string& piece) {
+static void add_option(RowSpec& row, const Settings& s, const std::string& piece) {
     const std::vector<OwnOption> options = trainer_options(s, row.variant);
     const std::string prefix = own_prefix(row.variant), key = piece.substr(0, piece.find('='));
     std::string own_names;
@@ -71,8 +71,8 @@ static void add_option(Row& row, const Settings& s, const std::string& piece) {
                own_names.empty() ? "none" : own_names.c_str());
 }
 
-Row read_row(const Settings& s, const std::string& word) {
-    Row row{word, word.substr(0, word.find(':')), {}};
+RowSpec read_row(const Settings& s, const std::string& word) {
+    RowSpec row{word, word.substr(0, word.find(':')), {}};
     const char* general = getenv(("OPTIONS_" + row.variant).c_str());
     if (general) row.options = split_words(general);
     if (row.variant.size() == word.size()) return row;

@@ -12,7 +12,7 @@ std::vector<OwnOption> trainer_options(const Settings& s, const std::string& var
 // "qv", "qv:vo", "mla:dc=64,dr=16" -> a row. A word alone is one of the variant's flags (qv_ka:tied) or the value of its option that
 // takes names (qv:vo); NAME=VALUE is --VARIANT-NAME (mla:dc=64), else --NAME (gqa:kv-heads=1). OPTIONS_mla="--mla-dc 64" adds to every
 // row of mla.
-Row read_row(const Settings& s, const std::string& word);
+RowSpec read_row(const Settings& s, const std::string& word);
 
 // The numbers of --dry-run: exact counts of the model, and with a probe the seconds of a step.
 struct Numbers {

@@ -61,6 +61,9 @@ std::string read_differences(const Section& s, const Comparison& c) {
         if (!better.empty()) parts.push_back("better: " + join(better, ", "));
         if (!same.empty()) parts.push_back("not told apart: " + join(same, ", ") + " (the interval holds 0)");
         text += join(parts, "; ") + ".";
+        if (c.plan.looks > 1)
+            text += format(" The number of seeds was not fixed in advance (SEEDS=auto): up to %lld looks, each at its share of %g%%.",
+                           (long long)c.plan.looks, 100 * c.alpha * double(c.plan.looks));
     }
     if (!few.empty()) {
         text += (text.empty() ? "" : " ") + std::string("Too few seeds for a verdict against ") + c.baseline + ": " + join(few, ", ") +
