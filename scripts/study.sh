@@ -5,7 +5,8 @@
 #   1 learning rates of every row, tuned          TUNE=1, rates a factor sqrt 2 apart, a seed that is not used afterwards
 #   2 five paired seeds at equal layout           3 at equal parameters, cache, training FLOPs
 #   4 the second text, the same again             5 recall
-#   ONLY="king-james matchings second-text recall"   SEEDS=5 (or auto: as many as decide, scripts/compare.sh)   POS=rope   TEXT2=DIR (its data folder)
+#   ONLY="king-james matchings second-text recall"   POS=rope   TEXT2=DIR (its data folder)
+#   SEEDS=5, or auto: as many as decide (scripts/compare.sh)
 #   VARIANTS SIZE RUNS_DIR BUILD NICE=15 RECORDS
 #   Longer or shorter budgets from one trunk: scripts/study_budgets.sh; a ladder of widths: scripts/study_ladder.sh
 set -euo pipefail
