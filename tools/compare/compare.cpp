@@ -109,8 +109,9 @@ static std::string describe_plan(const Settings& s, const std::vector<Cell>& cel
     if (!s.looks.empty()) {
         std::string counts;
         for (int64_t n : s.looks) counts += (counts.empty() ? "" : ", ") + std::to_string(n);
-        return text + format(" at most (SEEDS=auto: stops when every row is decided; looks after %s seeds, each at 1/%zu of the chance "
-                             "of a false verdict)", counts.c_str(), s.looks.size());
+        return text + format(" at most (SEEDS=auto ends when every row is decided; looks after %s seeds, each at 1/%zu of the "
+                             "chance of a false verdict)",
+                             counts.c_str(), s.looks.size());
     }
     if (s.seeds == 0) text += format(" (SEEDS from MINUTES=%g%s)", s.minutes, seeds < 3 ? "; three make a claim" : "");
     return text;
@@ -144,18 +145,19 @@ struct Refresher {
     }
 };
 
-// After the first seeds come more, until every row is decided or LOOKS end (looks.h). Without SEEDS=auto there is one look: the end.
-static JobsResult train_by_looks(const Settings& s, const std::vector<Cell>& cells, const std::vector<int64_t>& looks, const Place& place,
-                                 const std::string& mark, const std::string& plan) {
+// After the first seeds come more, until every row is decided or LOOKS end (looks.h). Without SEEDS=auto one look: the end.
+static JobsResult train_by_looks(const Settings& s, const std::vector<Cell>& cells, const std::vector<int64_t>& looks,
+                                 const Place& place, const std::string& mark, const std::string& plan) {
     JobsResult all;
     size_t finished = 0;
     Refresher refresher;
     for (size_t i = 0; i < looks.size(); i++) {
         const int64_t from = i ? looks[i - 1] : 0, seeds = looks[i];
         auto write_progress = [&] {
-            for (const std::string& m : s.matchings)
-                write_comparison(s, m == "layout" ? s.folder() : s.folder() + "/match-" + m, m, cells, seeds, plan, finished,
-                                 cells.size() * size_t(seeds));
+            for (const std::string& m : s.matchings) {
+                const std::string folder = m == "layout" ? s.folder() : s.folder() + "/match-" + m;
+                write_comparison(s, folder, m, cells, seeds, plan, finished, cells.size() * size_t(seeds));
+            }
         };
         write_progress();
         const JobsResult result = run_jobs(all_jobs(s, cells, from, seeds, mark), place, [&](const Job&) {
@@ -169,12 +171,14 @@ static JobsResult train_by_looks(const Settings& s, const std::vector<Cell>& cel
         all.stopped = result.stopped;
         if (result.stopped || !result.failures.empty() || i + 1 == looks.size()) break;
         Problems ignored;                                        // the report at the end says them
-        const std::vector<std::string> open = undecided_rows(load_comparison({{s.folder()}, s.baseline}, ignored), s);
-        std::string names;
-        for (const std::string& row : open) names += (names.empty() ? "" : "; ") + row;
-        say(open.empty() ? format("decided after %lld seeds", (long long)seeds)
-                         : format("after %lld seeds undecided: %s. On to %lld", (long long)seeds, names.c_str(), (long long)looks[i + 1]));
-        if (open.empty()) break;
+        std::string open;
+        for (const std::string& row : undecided_rows(load_comparison({{s.folder()}, s.baseline}, ignored), s))
+            open += (open.empty() ? "" : "; ") + row;
+        if (open.empty()) {
+            say(format("decided after %lld seeds", (long long)seeds));
+            break;
+        }
+        say(format("after %lld seeds undecided: %s. On to %lld", (long long)seeds, open.c_str(), (long long)looks[i + 1]));
     }
     refresher.wait();
     return all;
