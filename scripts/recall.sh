@@ -6,7 +6,7 @@
 #   FULL=1    Zoology's grid [arXiv:2312.04927]: vocabulary 8192, (64, 4) (128, 8) (256, 16), widths 64 128 256,
 #             heads 1 2 4, rates 1e-3 3e-3 1e-2, three seeds: 81 comparisons of 6 rows, each about 40 times as
 #             long or more; days on 2 cores, hours on a GPU
-#   TASKS WIDTHS HEADS_LIST RATES SEEDS STEPS VARIANTS RUNS_DIR BUILD NICE=15   change one of these
+#   TASKS WIDTHS HEADS_LIST RATES SEEDS STEPS VARIANTS VOCAB SYMBOLS (keys and values) RUNS_DIR BUILD NICE=15   change one of these
 #   RECORDS=DIR   keep small records of finished runs there, and find them again (tools/compare/records.h)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,10 +14,10 @@ BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} FULL=${FULL:-} RECORDS=${RECORD
 VARIANTS=${VARIANTS:-qkv qv qv:key qv_ka gta gqa}
 if [[ -n $FULL ]]; then
     TASKS=${TASKS:-recall-64-4 recall-128-8 recall-256-16 copy-64 induction-64} WIDTHS=${WIDTHS:-64 128 256} HEADS_LIST=${HEADS_LIST:-1 2 4}
-    RATES=${RATES:-0.001 0.003 0.01} SEEDS=${SEEDS:-3} STEPS=${STEPS:-20000} vocab=8192 symbols=8192 sequences=100000
+    RATES=${RATES:-0.001 0.003 0.01} SEEDS=${SEEDS:-3} STEPS=${STEPS:-20000} vocab=${VOCAB:-8192} symbols=${SYMBOLS:-8192} sequences=100000
 else
     TASKS=${TASKS:-recall-64-4 copy-64 induction-64} WIDTHS=${WIDTHS:-64} HEADS_LIST=${HEADS_LIST:-1 4}
-    RATES=${RATES:-0.003} SEEDS=${SEEDS:-1} STEPS=${STEPS:-1500} vocab=256 symbols=32 sequences=100000
+    RATES=${RATES:-0.003} SEEDS=${SEEDS:-1} STEPS=${STEPS:-1500} vocab=${VOCAB:-256} symbols=${SYMBOLS:-32} sequences=100000
 fi
 
 say() { printf 'recall: %s\n' "$*" >&2; }

@@ -141,8 +141,11 @@ static void check(const Probe& p) {
     ensure_usage(p.train > 0 && p.val > 0 && p.train < 100000000 && p.val < 100000000, "--train, --val: 1 to 100 million sequences");
     ensure_usage(p.context >= 32 && p.context <= 65536, "--context %d: 32 to 65536", p.context);
     ensure_usage(p.symbols >= 8 && p.symbols <= p.vocab, "--symbols %d: 8 to the %d of --vocab", p.symbols, p.vocab);
-    ensure_usage(p.task != "recall" || (p.pairs >= 1 && 4 * p.pairs <= p.context && 2 * p.pairs < p.symbols / 2),
+    ensure_usage(p.task != "recall" || (p.pairs >= 1 && 4 * p.pairs <= p.context),
                  "--pairs %d: every pair comes twice, two tokens each time, in a --context of %d", p.pairs, p.context);
+    ensure_usage(p.task != "recall" || 2 * p.pairs < p.symbols / 2,
+                 "--pairs %d: keys are half of the %d --symbols, at least twice as many as pairs; give --symbols %d or more", p.pairs,
+                 p.symbols, 4 * p.pairs + 2);
 }
 
 int main(int argc, char** argv) {
