@@ -13,7 +13,8 @@ TEST_CASE("report --fill: numbers and tables from reports") {
         {"row": "qv", "val_loss": 2.10199, "difference": 0.101951, "interval": [-0.0995, 0.10441], "pairs": 3,
          "cache_bytes_per_token": 1024.0,
          "p": 0.00001, "verdict": "worse"}]}]})");
-    spill(t.path + "/a/report.md", "# a\n## Same layout; positions: rope\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n| other |\n## Empty\n");
+    spill(t.path + "/a/report.md", "# a\n## Same layout; positions: rope\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n| other |\n"
+                                    "### More\n| z |\n## Empty\n## Same cache\n### More\n| c |\n");
     auto filled = [&](const std::string& text) {
         spill(t.path + "/page.md", text);
         return fill_page(t.path + "/page.md");
@@ -26,8 +27,10 @@ TEST_CASE("report --fill: numbers and tables from reports") {
           "1024 below 0.0001 0.0123\n");
     CHECK(filled("{{table a ## Same layout}}\nEnd\n") == "| x | y |\n|---|---|\n| 1 | 2 |\nEnd\n");
     CHECK(filled("{{table a/report.md ## Same layout}}\n") == "| x | y |\n|---|---|\n| 1 | 2 |\n");
+    CHECK(filled("{{table a ## Same cache > ### More}}{{table a ## Same layout > ### More}}\n") == "| c || z |\n");
     for (const char* hole : {"a layout mla difference", "a params qv difference", "a layout qv weight", "a layout qkv difference",
-                             "a layout", "b layout qv sd", "table a ## Other", "table a ## Empty", "a layout qv difference more"}) {
+                             "a layout", "b layout qv sd", "table a ## Other", "table a ## Empty", "table a ## Empty > ### More",
+                             "a layout qv difference more"}) {
         std::string message;
         try {
             filled("first\n{{" + std::string(hole) + "}}\n");

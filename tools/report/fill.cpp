@@ -1,10 +1,12 @@
 // Pages with numbers from reports; see fill.h.
 #include "tools/report/fill.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <vector>
 
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
@@ -14,20 +16,28 @@ using nlohmann::json;
 
 static constexpr size_t LARGEST_REPORT = 64 << 20;
 
-static std::string lines_of_table(const std::string& report, const std::string& heading) {
+// "## Same cache > ### Differences to qkv": the heading below a heading.
+static std::string lines_of_table(const std::string& report, const std::string& path) {
+    std::vector<std::string> headings;
+    for (size_t begin = 0, end; begin <= path.size(); begin = end + 3) {
+        end = std::min(path.find(" > ", begin), path.size());
+        headings.push_back(path.substr(begin, end - begin));
+    }
     std::istringstream lines(report);
     std::string line, table;
-    bool below = false;
+    size_t found = 0;
     while (std::getline(lines, line)) {
-        if (!below) {
-            below = line == heading || line.rfind(heading + ";", 0) == 0 || line.rfind(heading + " ", 0) == 0;
+        if (found < headings.size()) {
+            const std::string& heading = headings[found];
+            if (found > 0 && line.find_first_not_of('#') <= headings[found - 1].find_first_not_of('#') && line[0] == '#') break;
+            found += line == heading || line.rfind(heading + ";", 0) == 0 || line.rfind(heading + " ", 0) == 0;
         } else if (line.rfind("|", 0) == 0) {
             table += line + "\n";
         } else if (!table.empty() || line.rfind("#", 0) == 0) {
             break;
         }
     }
-    ensure(!table.empty(), "no table below a line '%s'", printable(heading).c_str());
+    ensure(!table.empty(), "no table below a line '%s'", printable(path).c_str());
     table.pop_back();
     return table;
 }

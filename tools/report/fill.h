@@ -6,7 +6,8 @@
 //                                     corrected_p, pairs, seeds, cache_bytes_per_token, parameters_non_embedding, flops_per_token,
 //                                     verdict, settings
 //   {{NAME MATCHING - FIELD}}         of the section: sd_between_seeds, sd_of_paired_difference, tests
-//   {{table NAME HEADING...}}         the first table below the line "HEADING..." of NAME/report.md, or of NAME when that is a .md file
+//   {{table NAME HEADING...}}         the first table below the line "HEADING..." of NAME/report.md, or of NAME when that is a .md file;
+//                                     "## A > ### B" for the heading B below the heading A
 // A hole that cannot be filled is an error with its line.
 #pragma once
 #include <string>
