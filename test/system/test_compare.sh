@@ -23,6 +23,11 @@ expect "a row with a wrong value is refused before training" 2 "qv:sideways, rop
 # ---- equal in what
 expect "four ways of being equal" 0 "x 4 matchings = 8 runs" small NAME=match VARIANTS="qkv qv" MATCH="layout params cache flops"
 base=$T/runs/match/qkv-rope-1
+cmp -s "$base/metrics.jsonl" "$T/runs/match/match-params/qkv-rope-1/metrics.jsonl" &&
+    [[ ! -e $T/runs/match/match-params/qkv-rope-1/checkpoints ]]; report $? "a row that a matching leaves alike is trained once"
+rm -r "$base" "$T/runs/match/state/qkv-rope-1"
+expect "(whichever of the two is there)" 0 "[1/4] qkv, rope, seed 1: done before, kept" small NAME=match VARIANTS="qkv qv" \
+    MATCH="layout params"
 wanted=$(config "$base" parameters_non_embedding) cache=$(config "$base" cache_bytes_per_token)
 for row in qkv qv; do
     got=$(config "$T/runs/match/match-params/$row-rope-1" parameters_non_embedding)

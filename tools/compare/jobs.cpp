@@ -93,6 +93,8 @@ struct Crew {
     Display display = display_open();
     std::vector<Running> running = {};
     JobsResult result = {};
+    const std::vector<Job>& jobs;
+    std::vector<size_t> first = {};          // of each job: the first with the same run and signature, often itself
     size_t total = 0, settled = 0;           // runs in all; done, kept or failed
     double start = now_s(), planned = 0, trained_seconds = 0,
            trained_planned = 0;              // expected seconds of all; measured and expected of those trained
@@ -132,6 +134,20 @@ static void read_output(Crew& crew, Running& r) {
     });
 }
 
+// Jobs that are the same run as this one, which is done, are done with it.
+static void share(Crew& crew, const Job& done, const std::function<void(const Job&)>& after) {
+    const size_t number = size_t(&done - crew.jobs.data());
+    for (size_t i = number + 1; i < crew.jobs.size(); i++) {
+        if (crew.first[i] != number) continue;
+        share_run(done, crew.jobs[i]);
+        crew.settled++;
+        crew.result.kept++;
+        display_message(crew.display, format("[%zu/%zu] %s: the same run as %s", i + 1, crew.total, crew.jobs[i].label.c_str(),
+                                             done.label.c_str()));
+        after(crew.jobs[i]);
+    }
+}
+
 static void finish(Crew& crew, Running& r, int code, const std::function<void(const Job&)>& after) {
     const double seconds = now_s() - r.start;
     crew.planned -= r.job->seconds;
@@ -144,6 +160,7 @@ static void finish(Crew& crew, Running& r, int code, const std::function<void(co
         crew.trained_planned += r.job->seconds;
         keep_record(*r.job);
         after(*r.job);
+        share(crew, *r.job, after);
         return;
     }
     if (r.job->may_fail) {
@@ -173,13 +190,24 @@ static void pass_signals_on(Crew& crew) {
 }
 
 JobsResult run_jobs(const std::vector<Job>& jobs, const Place& place, const std::function<void(const Job&)>& after) {
-    Crew crew{.place = place};
+    Crew crew{.place = place, .jobs = jobs};
     crew.total = jobs.size();
     std::vector<bool> done;
     for (const Job& job : jobs) {                                // every conflict is found before the first hour
         if (!place.fresh && !job_done(job)) fetch_record(job);
         done.push_back(!place.fresh && job_done(job));
-        if (!done.back()) crew.planned += job.seconds;
+    }
+    for (size_t i = 0; i < jobs.size(); i++) {
+        crew.first.push_back(i);
+        for (size_t j = jobs.size(); j-- > 0;) {
+            if (jobs[j].run != jobs[i].run || jobs[j].signature != jobs[i].signature) continue;
+            if (!done[i] && done[j]) {
+                share_run(jobs[j], jobs[i]);
+                done[i] = true;
+            }
+            crew.first[i] = std::min(crew.first[i], j);
+        }
+        if (!done[i] && crew.first[i] == i) crew.planned += jobs[i].seconds;
     }
     size_t next = 0;
     bool halted = false;
@@ -194,6 +222,7 @@ JobsResult run_jobs(const std::vector<Job>& jobs, const Place& place, const std:
                 after(job);
                 continue;
             }
+            if (crew.first[next - 1] < next - 1) continue;       // comes with the other one
             begin(crew, job, next);
         }
         if (crew.running.empty()) break;

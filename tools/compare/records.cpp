@@ -33,18 +33,30 @@ static std::string find_record(const Job& job) {
     return "";
 }
 
+// The files of a finished run, or of its record, as this job's; checkpoints stay where they are.
+static void put_among_runs(const std::string& folder, const Job& job) {
+    const std::string run = job.folder + "/" + job.run;
+    fs::create_directories(run);
+    for (const auto& entry : fs::directory_iterator(folder))
+        if (entry.is_regular_file() && entry.path().filename() != "signature")
+            fs::copy_file(entry.path(), run + "/" + entry.path().filename().string(), fs::copy_options::overwrite_existing);
+    fs::create_directories(job.folder + "/state");
+    file_replace(job.folder + "/state/" + job.run, "done\n" + job.signature + "\n");
+}
+
 void fetch_record(const Job& job) {
     if (job.record.empty()) return;
-    const std::string folder = find_record(job), run = job.folder + "/" + job.run;
+    const std::string folder = find_record(job);
     if (folder.empty()) return;
     if (folder != job.record) {              // this comparison's records are whole, too
         fs::create_directories(job.record);
         fs::copy(folder, job.record, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
     }
-    fs::create_directories(run);
-    for (const auto& entry : fs::directory_iterator(folder))
-        if (entry.path().filename() != "signature")
-            fs::copy_file(entry.path(), run + "/" + entry.path().filename().string(), fs::copy_options::overwrite_existing);
-    fs::create_directories(job.folder + "/state");
-    file_replace(job.folder + "/state/" + job.run, "done\n" + job.signature + "\n");
+    put_among_runs(folder, job);
+}
+
+void share_run(const Job& done, const Job& job) {
+    fs::remove_all(job.folder + "/" + job.run);                      // what was begun there, checkpoints of other options
+    put_among_runs(done.folder + "/" + done.run, job);
+    keep_record(job);
 }

@@ -8,3 +8,5 @@ struct Job;
 void keep_record(const Job& job);
 // Puts a record with this job's signature, its own or another comparison's, back among the runs, as done.
 void fetch_record(const Job& job);
+// Of two jobs with the same row, options and data (a row that two matchings leave alike), one is trained: its result is the other's, too.
+void share_run(const Job& done, const Job& job);
