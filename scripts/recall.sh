@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What perplexity hides: associative recall, copying, induction (tools/probe_data.cpp says how they are made), as accuracies.
 # Called by `make recall`; it continues when repeated. Results: RUNS_DIR/probes.md, one comparison for each task, width, heads, rate.
-#   default   recall of 4 pairs in 64 tokens (16 keys, 16 values), copy, induction; width 64, heads 1 and 4, rate 3e-3, one seed:
-#             minutes. 1500 steps are too few to learn recall (docs/LOG.md: half of the answers right); STEPS=6000 for more
+#   default   recall of 4 pairs in 64 tokens (16 keys, 16 values, 12 queries), copy, induction; width 64, heads 1 and 4, rate 3e-3,
+#             one seed: minutes. 1500 steps are too few to learn recall: the loss stays at ln 4 (docs/LOG.md); STEPS=... for more
 #   FULL=1    Zoology's grid [arXiv:2312.04927]: vocabulary 8192, (64, 4) (128, 8) (256, 16), widths 64 128 256,
 #             heads 1 2 4, rates 1e-3 3e-3 1e-2, three seeds: 81 comparisons of 6 rows, each about 40 times as
 #             long or more; days on 2 cores, hours on a GPU
-#   TASKS WIDTHS HEADS_LIST RATES SEEDS STEPS VARIANTS VOCAB SYMBOLS (keys and values) RUNS_DIR BUILD NICE=15   change one of these
+#   TASKS WIDTHS HEADS_LIST RATES SEEDS STEPS VARIANTS VOCAB SYMBOLS (keys and values) QUERIES RUNS_DIR BUILD NICE=15   change one of these
 #   RECORDS=DIR   keep small records of finished runs there, and find them again (tools/compare/records.h)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,10 +14,12 @@ BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} FULL=${FULL:-} RECORDS=${RECORD
 VARIANTS=${VARIANTS:-qkv qv qv:key qv_ka gta gqa}
 if [[ -n $FULL ]]; then
     TASKS=${TASKS:-recall-64-4 recall-128-8 recall-256-16 copy-64 induction-64} WIDTHS=${WIDTHS:-64 128 256} HEADS_LIST=${HEADS_LIST:-1 2 4}
-    RATES=${RATES:-0.001 0.003 0.01} SEEDS=${SEEDS:-3} STEPS=${STEPS:-20000} vocab=${VOCAB:-8192} symbols=${SYMBOLS:-8192} sequences=100000
+    RATES=${RATES:-0.001 0.003 0.01} SEEDS=${SEEDS:-3} STEPS=${STEPS:-20000}
+    vocab=${VOCAB:-8192} symbols=${SYMBOLS:-8192} sequences=100000 queries=${QUERIES:-0}
 else
     TASKS=${TASKS:-recall-64-4 copy-64 induction-64} WIDTHS=${WIDTHS:-64} HEADS_LIST=${HEADS_LIST:-1 4}
-    RATES=${RATES:-0.003} SEEDS=${SEEDS:-1} STEPS=${STEPS:-1500} vocab=${VOCAB:-256} symbols=${SYMBOLS:-32} sequences=100000
+    RATES=${RATES:-0.003} SEEDS=${SEEDS:-1} STEPS=${STEPS:-1500}
+    vocab=${VOCAB:-256} symbols=${SYMBOLS:-32} sequences=100000 queries=${QUERIES:-12}
 fi
 
 say() { printf 'recall: %s\n' "$*" >&2; }
@@ -32,9 +34,9 @@ for task in $TASKS; do
     IFS=- read -r kind context pairs <<<"$task"
     [[ $kind =~ ^(recall|copy|induction)$ && $context =~ ^[0-9]+$ && ${pairs:-1} =~ ^[0-9]+$ ]] || {
         say "TASKS: $task: recall-CONTEXT-PAIRS, copy-CONTEXT or induction-CONTEXT"; exit 2; }
-    data=data/probe-$task-$vocab-$symbols
+    data=data/probe-$task-$vocab-$symbols-$queries
     [[ -s $data/source.txt ]] || "$BUILD/probe-data" "$kind" --out "$data" --context "$context" \
-        --pairs "${pairs:-1}" --vocab "$vocab" --symbols "$symbols" --train "$sequences" --val 1000 >&2
+        --pairs "${pairs:-1}" --vocab "$vocab" --symbols "$symbols" --queries "$queries" --train "$sequences" --val 1000 >&2
     for width in $WIDTHS; do for heads in $HEADS_LIST; do for rate in $RATES; do
         number=$((number + 1))
         say "[$number/$total] $task, width $width, heads $heads, lr $rate"

@@ -1,10 +1,12 @@
 // probe-data: made-up sequences that test one ability of a model, as token shards with masks (dataloader/dataloader.h), for
 // the ordinary trainer.
-//   recall      multi-query associative recall [Arora et al. 2023 (Zoology), arXiv:2312.04927, app. D]: `pairs` key-value pairs, then each
-//               key once more, at distances drawn from their power law (a = 0.01), followed by its value; the values count as targets.
-//               Keys come from the first half of the first `symbols` tokens (default: of all), values from the second half; the tokens
-//               between are never keys, so that a key has one value. (Zoology draws them from all of its 8192 tokens, where that is
-//               rare, and asks for the value at the key without writing it; here it is in the text, like any next token.)
+//   recall      multi-query associative recall [Arora et al. 2023 (Zoology), arXiv:2312.04927, app. D]: `pairs` key-value pairs, then
+//               `queries` keys among them, at distances drawn from their power law (a = 0.01), each followed by its value; these values
+//               count as targets. Keys come from the first half of the first `symbols` tokens (default: of all), values from the second
+//               half; the tokens between are never keys, so that a key has one value. Two differences: Zoology draws those from all of
+//               its 8192 tokens, where a key is rare. And there every key is asked once, the value is the target at the key without
+//               being written, while here it is in the text, like any next token: asked once each, the last value would be told by
+//               elimination, and of 4 pairs 1/4 (1/4 + 1/3 + 1/2 + 1) = 52% without any recall. So keys are drawn anew for each query.
 //   copy        random tokens, a separator, the same tokens again; the second half counts
 //   induction   random tokens; a stretch of 8 of them comes again somewhere later; its tokens from the second on count
 // A sequence is one sample: it has `context` tokens. Every sequence is a function of (seed, split, its number).
@@ -24,7 +26,7 @@
 
 struct Probe {
     std::string task, out;
-    int context = 64, pairs = 4, vocab = 8192, symbols = 0;
+    int context = 64, pairs = 4, queries = 0, vocab = 8192, symbols = 0;
     int64_t train = 20000, val = 1000;
     uint64_t seed = 1;
 };
@@ -72,14 +74,16 @@ static Sequence recall(const Probe& p, Draws& d) {
     for (int i = 0; i < p.context; i++) s.tokens.push_back(uint32_t(between + d.below(p.vocab - between)));
     s.counts.assign(size_t(p.context), 0);
     const std::vector<int> keys = distinct(d, p.pairs, 1, p.symbols / 2), values = distinct(d, p.pairs, p.symbols / 2, p.symbols);
-    const std::vector<int> places = power_law_places(d, p.pairs, (p.context - 2 * p.pairs) / 2);
-    for (int i = 0; i < p.pairs; i++) {
-        const size_t first = size_t(2 * i), again = size_t(2 * (p.pairs + places[size_t(i)]));
-        for (size_t at : {first, again}) {
-            s.tokens[at] = uint32_t(keys[size_t(i)]);
-            s.tokens[at + 1] = uint32_t(values[size_t(i)]);
-        }
-        s.counts[again + 1] = 1;
+    const std::vector<int> places = power_law_places(d, p.queries, (p.context - 2 * p.pairs) / 2);
+    auto write = [&](int pair, size_t at) {
+        s.tokens[at] = uint32_t(keys[size_t(pair)]);
+        s.tokens[at + 1] = uint32_t(values[size_t(pair)]);
+    };
+    for (int i = 0; i < p.pairs; i++) write(i, size_t(2 * i));
+    for (int place : places) {
+        const size_t at = size_t(2 * (p.pairs + place));
+        write(d.below(p.pairs), at);
+        s.counts[at + 1] = 1;
     }
     return s;
 }
@@ -141,8 +145,8 @@ static void check(const Probe& p) {
     ensure_usage(p.train > 0 && p.val > 0 && p.train < 100000000 && p.val < 100000000, "--train, --val: 1 to 100 million sequences");
     ensure_usage(p.context >= 32 && p.context <= 65536, "--context %d: 32 to 65536", p.context);
     ensure_usage(p.symbols >= 8 && p.symbols <= p.vocab, "--symbols %d: 8 to the %d of --vocab", p.symbols, p.vocab);
-    ensure_usage(p.task != "recall" || (p.pairs >= 1 && 4 * p.pairs <= p.context),
-                 "--pairs %d: every pair comes twice, two tokens each time, in a --context of %d", p.pairs, p.context);
+    ensure_usage(p.task != "recall" || (p.pairs >= 1 && p.queries >= 1 && 2 * (p.pairs + p.queries) <= p.context),
+                 "--pairs %d, --queries %d: two tokens each, more than a --context of %d", p.pairs, p.queries, p.context);
     ensure_usage(p.task != "recall" || 2 * p.pairs < p.symbols / 2,
                  "--pairs %d: keys are half of the %d --symbols, at least twice as many as pairs; give --symbols %d or more", p.pairs,
                  p.symbols, 4 * p.pairs + 2);
@@ -156,6 +160,7 @@ int main(int argc, char** argv) {
         app.add_option("--out", p.out, "folder to write")->required();
         app.add_option("--context", p.context, "tokens of a sequence")->capture_default_str();
         app.add_option("--pairs", p.pairs, "recall: key-value pairs")->capture_default_str();
+        app.add_option("--queries", p.queries, "recall: how often a value is asked for; 0: as often as there are pairs");
         app.add_option("--vocab", p.vocab, "tokens there are")->capture_default_str();
         app.add_option("--symbols", p.symbols, "recall: tokens that can be keys or values (default: all)");
         app.add_option("--train", p.train, "sequences for training")->capture_default_str();
@@ -168,14 +173,15 @@ int main(int argc, char** argv) {
             fail_usage("%s; see --help", e.what());
         }
         if (p.symbols == 0) p.symbols = p.vocab;
+        if (p.queries == 0) p.queries = p.pairs;
         check(p);
         std::filesystem::create_directories(p.out);
         write_split(p, "train", p.train);
         write_split(p, "val", p.val);
         write_tokenizer(p);
         file_replace(p.out + "/source.txt",
-                     format("source: probe %s\ncontext: %d\npairs: %d\nvocabulary: %d\nsymbols: %d\nseed: %llu\n", p.task.c_str(),
-                            p.context, p.pairs, p.vocab, p.symbols, (unsigned long long)p.seed));
+                     format("source: probe %s\ncontext: %d\npairs: %d\nqueries: %d\nvocabulary: %d\nsymbols: %d\nseed: %llu\n", p.task.c_str(),
+                            p.context, p.pairs, p.queries, p.vocab, p.symbols, (unsigned long long)p.seed));
         printf("%s: %s, %lld + %lld sequences of %d tokens, vocabulary %d\n", p.out.c_str(), p.task.c_str(),
                (long long)p.train, (long long)p.val, p.context, p.vocab);
         return EXIT_DONE;

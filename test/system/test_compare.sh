@@ -69,11 +69,15 @@ expect "the same again" 0 "" "$BUILD/probe-data" recall --out "$T/again" --conte
 cmp -s "$T/recall/train_000000.bin" "$T/again/train_000000.bin" &&
     cmp -s "$T/recall/train_000000.mask" "$T/again/train_000000.mask"; report $? "a function of the seed"
 [[ $(tr -d '\0' <"$T/recall/train_000000.mask" | wc -c) == 512 ]]; report $? "two counted targets a sequence"
+"$BUILD/probe-data" recall --out "$T/queries" --context 32 --pairs 2 --queries 5 --vocab 256 --train 256 --val 32 >/dev/null
+[[ $(tr -d '\0' <"$T/queries/train_000000.mask" | wc -c) == 1280 ]]; report $? "five, with --queries 5"
 probe() { small DATA="$T/$1" NAME="probe-$1" VARIANTS=qkv HEADS=1 LR=0.01 BATCH_TOKENS=512 STEPS=${2:-30} BASELINE=qkv; }
 expect "the trainer takes masks" 0 "" probe copy
 grep -q '"accuracy":' "$T/runs/probe-copy/qkv-rope-1/metrics.jsonl"; report $? "accuracy is logged"
 first=$(head -n 1 "$T/runs/probe-copy/qkv-rope-1/metrics.jsonl" | sed 's/.*"val_loss":\([0-9.]*\).*/\1/')
 awk -v l="$first" 'BEGIN { exit !(l > 5.4 && l < 5.7) }'; report $? "the first loss is ln 256 = 5.545, over counted targets only" "$first"
+expect "recall" 0 "" small DATA="$T/recall" NAME=recall-32-2-w32-h1-lr0.01 VARIANTS=qkv HEADS=1 LR=0.01 BATCH_TOKENS=512 STEPS=5
+expect "a table of the probes" 0 "| one of the values there, at random | 0.500 |" "$BUILD/probe-table" "$T/runs"
 head -c 100 "$T/copy/val_000000.mask" >"$T/short" && cp "$T/short" "$T/copy/val_000000.mask"
 one_line "a mask of another length" 1 "a mask has one byte for each token" "$BUILD/train-qkv" --data "$T/copy" \
     --context 32 --batch-tokens 32 --runs-dir "$T/runs" --run bad
