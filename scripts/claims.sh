@@ -4,7 +4,7 @@
 #   SEEDS=3   a claim needs three      ONLY="rope power alibi sinusoidal recall extrapolation"   RUNS_DIR BUILD TUNE NICE=15
 #   RECORDS=docs/study   where small records of finished runs are kept and found again (tools/compare/records.h);
 #                        RECORDS= trains everything
-# At the default size 51 runs of one or two core-minutes (an idle machine), and the small recall probes.
+# At the default size 51 runs of one or two core-minutes (an idle machine); the recall probes are 36 runs of six.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} SEEDS=${SEEDS:-3} RECORDS=${RECORDS-docs/study}
@@ -27,7 +27,7 @@ for pos in power alibi sinusoidal; do
     if wants "$pos"; then compare "claims-$pos" "$pos" qkv qv; fi
 done
 if wants recall; then
-    TASKS="${TASKS:-recall-64-4}" SEEDS="$SEEDS" RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/recall.sh
+    TASKS="${TASKS:-recall-32-4}" SEEDS="$SEEDS" RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/recall.sh
 fi
 
 # Loss at T, 2T and 4T, of models trained at T (build/evaluate-qkv of the trained runs), a line for each: row pos seed times loss.
