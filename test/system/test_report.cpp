@@ -320,17 +320,24 @@ TEST_CASE("report: comparison.json names rows, baseline, progress; matchings get
     make(t.path + "/b", {.attn = "mla", .loss = 2.1, .more = R"(, "lr": 0.0028, "mla_dc": 64)"});
     make(t.path + "/c", {.attn = "mla", .loss = 2.2, .more = R"(, "lr": 0.0028, "mla_dc": 32)"});
     make(t.path + "/match-params/b", {.attn = "mla", .loss = 2.05, .more = R"(, "lr": 0.0028, "mla_dc": 64, "mlp_width": 600)"});
+    write(t.path + "/match-cache/comparison.json", R"({"rows": [{"row": "qkv", "variant": "qkv", "options": ["--heads", "2"]}]})");
+    make(t.path + "/match-cache/a", {.attn = "qkv", .loss = 2.0, .more = R"(, "lr": 0.004, "heads": 2)"});
+    make(t.path + "/match-cache/b", {.attn = "mla", .loss = 2.25, .more = R"(, "lr": 0.004, "mla_dc": 64, "heads": 4)"});
+    make(t.path + "/match-flops/a", {.attn = "qkv", .loss = 2.0, .more = R"(, "lr": 0.004, "steps": 10)"});
+    make(t.path + "/match-flops/b", {.attn = "mla", .loss = 2.5, .more = R"(, "lr": 0.004, "mla_dc": 64, "steps": 9)"});
     make(t.path + "/tune/x", {.attn = "mla", .seed = 9, .loss = 2.15, .more = R"(, "lr": 0.0028, "mla_dc": 64)"});
     make(t.path + "/tune/y", {.attn = "mla", .seed = 9, .loss = 2.25, .more = R"(, "lr": 0.004, "mla_dc": 64)"});
     Problems problems;
     Comparison c = load(t, problems, "");
-    REQUIRE(c.sections.size() == 2);
+    REQUIRE(c.sections.size() == 4);
     CHECK(c.alpha == 0.025);                                       // two looks: each at half the chance of a false verdict
     CHECK(c.baseline == "qkv");
     CHECK(difference(c.sections[0], "mla:dc=64 lr=0.0028").seeds.mean == doctest::Approx(0.1));
     CHECK(difference(c.sections[0], "mla:dc=32 lr=0.0028").seeds.mean == doctest::Approx(0.2));
     CHECK(c.sections[1].matching == "params");
     CHECK(difference(c.sections[1], "mla:dc=64 lr=0.0028 mlp-width=600").seeds.mean == doctest::Approx(0.05));
+    CHECK(difference(c.sections[2], "mla:dc=64 heads=4").seeds.mean == doctest::Approx(0.25));     // heads: set by the matching
+    CHECK(difference(c.sections[3], "mla:dc=64 steps=9").seeds.mean == doctest::Approx(0.5));
     CHECK(c.tune.size() == 2);
     CHECK(c.rates.at("mla:dc=64") == 0.0028);
     CHECK(problems.empty());
@@ -436,15 +443,4 @@ TEST_CASE("report: the command of a run has what is not the default, quoted wher
     run.options = nlohmann::json::parse(R"({"lr": 0.004, "steps": 1000, "mla_dc": 64, "prompt": "it's",
         "quiet": true, "stochastic_rounding": false, "schedule": "cosine"})");
     CHECK(command_of(run) == "build/train-mla --lr 0.004 --mla-dc 64 --prompt 'it'\\''s' --quiet");
-}
-
-TEST_CASE("report: curves over seeds, only where every seed has a value") {
-    Series s = over_seeds({{{0, 100, 200}, {9, 3, 2}}, {{0, 100, 300}, {9, 5, 2}}});
-    CHECK(s.size() == 1);
-    CHECK(s.at(100).mean == 4);
-    CHECK(s.at(100).low == 3);
-    CHECK(s.at(100).high == 5);
-    Curve d = curve_difference({{100, 200}, {3, 2}}, {{200, 300}, {1.5, 1}});
-    CHECK(d.tokens == std::vector<double>{200});
-    CHECK(d.loss == std::vector<double>{0.5});
 }

@@ -5,6 +5,7 @@
 
 #include "tools/compare/looks.h"
 #include "tools/report/inference.h"
+#include "tools/report/pictures.h"
 #include "tools/report/stats.h"
 #include "tools/report/svg.h"
 #include "tools/report/text.h"
@@ -265,4 +266,15 @@ TEST_CASE("SEEDS=auto: decided is told apart, or surely below DELTA") {
     CHECK(!is_decided(row(Verdict::too_few_seeds, 0, 0)));
     CHECK(!is_decided(row(Verdict::none, NOT_MEASURED, NOT_MEASURED)));           // without a finished pair
     CHECK(is_decided(row(Verdict::baseline, NOT_MEASURED, NOT_MEASURED)));
+}
+
+TEST_CASE("report: curves over seeds, only where every seed has a value") {
+    Series s = over_seeds({{{0, 100, 200}, {9, 3, 2}}, {{0, 100, 300}, {9, 5, 2}}});
+    CHECK(s.size() == 1);
+    CHECK(s.at(100).mean == 4);
+    CHECK(s.at(100).low == 3);
+    CHECK(s.at(100).high == 5);
+    Curve d = curve_difference({{100, 200}, {3, 2}}, {{200, 300}, {1.5, 1}});
+    CHECK(d.tokens == std::vector<double>{200});
+    CHECK(d.loss == std::vector<double>{0.5});
 }

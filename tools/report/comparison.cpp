@@ -226,7 +226,7 @@ void find_baselines(std::vector<Row>& rows, const std::string& baseline, const P
     bool by_label = false;
     for (auto& row : rows) by_label = by_label || row.label == baseline;
     auto is_base = [&](const Row& r) { return by_label ? r.label == baseline : r.attn == baseline; };
-    std::set<std::string> planned;                       // options that rows were planned to differ in
+    std::set<std::string> planned = plan.matched;        // options that rows were planned to differ in
     for (auto& row : plan.rows)
         for (auto& [key, value] : row.options) planned.insert(key);
     std::vector<std::string> without;
@@ -357,6 +357,7 @@ static void add_runs(const std::string& folder, const Plan& whole, std::vector<R
 Comparison load_comparison(const Selection& selection, Problems& problems) {
     Comparison c;
     std::map<std::string, std::vector<Run>> by_matching;
+    std::map<std::string, std::set<std::string>> matched = {{"flops", {"steps"}}};
     for (auto& folder : selection.folders) {
         ensure(fs::is_directory(folder), "%s: not a folder; give a comparison's folder (runs/NAME) or runs", folder.c_str());
         if (is_run_folder(folder)) {
@@ -370,7 +371,10 @@ Comparison load_comparison(const Selection& selection, Problems& problems) {
             std::string sub = folder + "/match-" + matching;
             if (!fs::is_directory(sub)) continue;
             add_runs(sub, plan, by_matching[matching], problems);
-            if (c.plan.rows.empty()) c.plan = read_plan(read_json(sub + "/comparison.json"));    // without the layout among the matchings
+            const Plan own = read_plan(read_json(sub + "/comparison.json"));
+            for (auto& row : own.rows)
+                for (auto& [key, value] : row.options) matched[matching].insert(key);
+            if (c.plan.rows.empty()) c.plan = own;           // without the layout among the matchings
         }
         Problems ignored;                                // a rate at which training fails is a result there
         if (fs::is_directory(folder + "/tune")) add_runs(folder + "/tune", plan, c.tune, ignored);
@@ -408,8 +412,10 @@ Comparison load_comparison(const Selection& selection, Problems& problems) {
             Section s;
             s.matching = matching;
             s.data = data;
-            s.rows = group_runs(std::move(runs), c.plan, problems);
-            find_baselines(s.rows, c.baseline, c.plan, problems);
+            Plan plan = c.plan;
+            plan.matched = matched[matching];
+            s.rows = group_runs(std::move(runs), plan, problems);
+            find_baselines(s.rows, c.baseline, plan, problems);
             sort_rows(s.rows);
             analyse(s, c.alpha);
             c.sections.push_back(std::move(s));

@@ -3,6 +3,7 @@
 // the baseline variant at the same position and with the same other options; runs are joined to it by seed.
 #pragma once
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@ struct PlannedRow { std::string row, variant; std::map<std::string, std::string>
 struct Plan {
     std::vector<PlannedRow> rows;
     std::map<std::string, std::string> row_of;            // folder's name -> row
+    std::set<std::string> matched;                        // options that a matching set, of some row: rows may differ in them
     std::string baseline, text, command, note;
     int64_t finished = -1, total = -1, started = -1;      // runs; seconds since 1970
     int64_t looks = 1;                                    // how often the differences are looked at before more seeds are trained, at most
