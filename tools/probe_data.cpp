@@ -180,8 +180,8 @@ int main(int argc, char** argv) {
         write_split(p, "val", p.val);
         write_tokenizer(p);
         file_replace(p.out + "/source.txt",
-                     format("source: probe %s\ncontext: %d\npairs: %d\nqueries: %d\nvocabulary: %d\nsymbols: %d\nseed: %llu\n", p.task.c_str(),
-                            p.context, p.pairs, p.queries, p.vocab, p.symbols, (unsigned long long)p.seed));
+                     format("source: probe %s\ncontext: %d\npairs: %d\nqueries: %d\nvocabulary: %d\nsymbols: %d\nseed: %llu\n",
+                            p.task.c_str(), p.context, p.pairs, p.queries, p.vocab, p.symbols, (unsigned long long)p.seed));
         printf("%s: %s, %lld + %lld sequences of %d tokens, vocabulary %d\n", p.out.c_str(), p.task.c_str(),
                (long long)p.train, (long long)p.val, p.context, p.vocab);
         return EXIT_DONE;
