@@ -1,5 +1,6 @@
 // probe-table: accuracies of the probes that scripts/recall.sh trained, as Markdown: one row for each variant, one column for each task,
-// width and number of heads; in a cell the best learning rate's mean accuracy over seeds, and how many seeds.
+// width and number of heads; in a cell the best learning rate's mean accuracy at the end over seeds, how many seeds, and for each seed the
+// step of the first validation at which nine of ten answers were right.
 //   build/probe-table RUNS_DIR > RUNS_DIR/probes.md
 // Comparisons are named TASK-wWIDTH-hHEADS-lrRATE: recall-64-4-w64-h4-lr0.003.
 #include <algorithm>
@@ -13,7 +14,7 @@
 #include "tools/claims/results.h"
 #include "tools/one_line.h"
 
-struct Cell { double accuracy = NAN; size_t seeds = 0; std::string rate; };
+struct Cell { double accuracy = NAN; size_t seeds = 0; std::string rate, learnt; };
 
 static std::vector<std::string> rows_of(const std::string& folder) {
     std::ifstream file(folder + "/comparison.json");
@@ -41,10 +42,16 @@ static int print_table(const std::string& runs_dir) {
         for (const std::string& row : rows_of(folder)) {
             if (std::find(rows.begin(), rows.end(), row) == rows.end()) rows.push_back(row);
             std::vector<double> accuracies;
-            for (int64_t seed : r.seeds) accuracies.push_back(accuracy_at_end(r, row, "rope", seed));
+            std::string learnt;
+            for (int64_t seed : r.seeds) {
+                accuracies.push_back(accuracy_at_end(r, row, "rope", seed));
+                if (std::isnan(accuracies.back())) continue;
+                const int64_t step = step_of_accuracy(r, row, "rope", seed, 0.9);
+                learnt += (learnt.empty() ? "" : ", ") + (step < 0 ? std::string("never") : std::to_string(step));
+            }
             const Interval i = interval_of(accuracies);
             Cell& cell = cells[{row, column}];
-            if (i.n > 0 && !(i.mean <= cell.accuracy)) cell = {i.mean, i.n, name.substr(rate + 3)};
+            if (i.n > 0 && !(i.mean <= cell.accuracy)) cell = {i.mean, i.n, name.substr(rate + 3), learnt};
         }
     }
     ensure(!columns.empty(), "%s: no probes in it; make recall trains them", runs_dir.c_str());
@@ -58,7 +65,10 @@ static int print_table(const std::string& runs_dir) {
         printf("| %s |", row.c_str());
         for (const std::string& c : columns) {
             const Cell& cell = cells[{row, c}];
-            printf("%s |", cell.seeds == 0 ? " -" : format(" %.3f (%zu, lr %s)", cell.accuracy, cell.seeds, cell.rate.c_str()).c_str());
+            printf("%s |", cell.seeds == 0 ? " -"
+                                           : format(" %.3f (%zu, lr %s; 0.9 at step %s)", cell.accuracy, cell.seeds, cell.rate.c_str(),
+                                                    cell.learnt.c_str())
+                                                 .c_str());
         }
         printf("\n");
     }

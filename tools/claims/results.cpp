@@ -21,10 +21,10 @@ Results open_results(const std::string& folder) {
     return r;
 }
 
-struct Validation { double tokens, loss, accuracy; };
+struct Validation { int64_t step; double tokens, loss, accuracy; };
 
 static std::vector<Validation> validations(const Results& r, const std::string& row, const std::string& pos, int64_t seed,
-                                      int64_t& steps, int64_t& last) {
+                                           int64_t& steps, int64_t& last) {
     const std::string folder = r.folder + "/" + RowSpec{row, "", {}}.file_name() + "-" + pos + "-" + std::to_string(seed);
     std::ifstream config_file(folder + "/config.json"), log(folder + "/metrics.jsonl");
     const json config = json::parse(config_file, nullptr, false);
@@ -36,7 +36,7 @@ static std::vector<Validation> validations(const Results& r, const std::string& 
         if (!m.is_object() || !m.contains("step")) continue;
         last = m.value("step", int64_t(-1));
         if (m.contains("val_loss") && m["val_loss"].is_number())
-            points.push_back({m.value("tokens", 0.0), m["val_loss"], m.value("accuracy", double(NAN))});
+            points.push_back({last, m.value("tokens", 0.0), m["val_loss"], m.value("accuracy", double(NAN))});
     }
     return points;
 }
@@ -44,7 +44,7 @@ static std::vector<Validation> validations(const Results& r, const std::string& 
 static Validation point_at(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double fraction) {
     int64_t steps, last;
     const std::vector<Validation> points = validations(r, row, pos, seed, steps, last);
-    Validation found{NAN, NAN, NAN};
+    Validation found{-1, NAN, NAN, NAN};
     if (points.empty() || steps < 0 || last < steps) return found;           // unfinished runs decide nothing
     for (const Validation& p : points)
         if (p.tokens <= fraction * points.back().tokens * (1 + 1e-9)) found = p;
@@ -59,6 +59,13 @@ double loss_at(const Results& r, const std::string& row, const std::string& pos,
 }
 double accuracy_at_end(const Results& r, const std::string& row, const std::string& pos, int64_t seed) {
     return point_at(r, row, pos, seed, 1).accuracy;
+}
+
+int64_t step_of_accuracy(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double level) {
+    int64_t steps, last;
+    for (const Validation& v : validations(r, row, pos, seed, steps, last))
+        if (v.accuracy >= level) return v.step;
+    return -1;
 }
 
 Interval interval_of(const std::vector<double>& values) {

@@ -16,6 +16,8 @@ double loss_at_end(const Results& r, const std::string& row, const std::string& 
 // The last validation at or before `fraction` of the tokens.
 double loss_at(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double fraction);
 double accuracy_at_end(const Results& r, const std::string& row, const std::string& pos, int64_t seed);
+// The step of the first validation whose accuracy is `level` or more; -1: none was.
+int64_t step_of_accuracy(const Results& r, const std::string& row, const std::string& pos, int64_t seed, double level);
 
 // The mean of values that pair up by seed, with its 95% interval (Student's t); NaN values are left out. low and high are NaN below two.
 struct Interval { size_t n = 0; double mean = NAN, low = NAN, high = NAN; };
