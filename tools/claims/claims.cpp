@@ -31,8 +31,10 @@ static Interval difference(const Results& r, const std::string& a, const std::st
 // larger one counts was settled when both had been seen, and docs/STUDY.md says which verdicts hang on it.
 static Interval rope_difference(const Folders& f, const std::string& a, const std::string& b, double fraction = 1) {
     Interval best = difference(f.rope, a, b, "rope", fraction);
-    for (const Results& study : f.studies)
+    for (const Results& study : f.studies) {
+        if (!f.rope.text.empty() && study.text != f.rope.text) continue;         // another text
         if (Interval i = difference(study, a, b, "rope", fraction); i.n > best.n) best = i;
+    }
     return best;
 }
 

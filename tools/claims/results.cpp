@@ -12,10 +12,11 @@
 using nlohmann::json;
 
 Results open_results(const std::string& folder) {
-    Results r{folder, {}};
+    Results r{folder, "", {}};
     std::ifstream file(folder + "/comparison.json");
     const json j = json::parse(file, nullptr, false);
     if (!j.is_object() || !j.contains("seeds") || !j["seeds"].is_array()) return r;
+    if (j.contains("text") && j["text"].is_string()) r.text = j["text"];
     for (const json& seed : j["seeds"])
         if (seed.is_number_integer()) r.seeds.push_back(seed);
     return r;

@@ -7,7 +7,7 @@
 #include <vector>
 
 struct Results {
-    std::string folder;                      // runs/NAME, or its records
+    std::string folder, text;                // runs/NAME, or its records; the data as comparison.json names it
     std::vector<int64_t> seeds;              // as comparison.json lists them
 };
 Results open_results(const std::string& folder);
