@@ -368,6 +368,9 @@ TEST_CASE("report: from the records alone comes the same report") {
         make(from + format("/a%d", seed), {.attn = "qkv", .seed = seed, .loss = 2 + 0.013 * seed, .sequences = sequences});
         make(from + format("/b%d", seed), {.attn = "qv", .seed = seed, .loss = 2.0417 + 0.0131 * seed, .sequences = sequences});
     }
+    std::string probe = slurp(from + "/b3/metrics.jsonl");
+    for (size_t at = 0; (at = probe.find("\"bits", at)) != std::string::npos; at += 20) probe.insert(at, "\"accuracy\": 0.5, ");
+    write(from + "/b3/metrics.jsonl", probe);
     make(from + "/match-cache/b1", {.attn = "qv", .seed = 1, .loss = 1.9});
     make(from + "/tune/b9", {.attn = "qv", .seed = 9, .loss = 2.2});
     make(from + "/half", {.attn = "mqa", .seed = 1, .loss = 2.2, .stopped_at = 20});
@@ -377,8 +380,9 @@ TEST_CASE("report: from the records alone comes the same report") {
     const auto written = fs::last_write_time(to + "/a1/metrics.jsonl");
     CHECK(write_records(from, to, problems) == 8);
     CHECK(fs::last_write_time(to + "/a1/metrics.jsonl") == written);      // nothing has changed: nothing is written
-    CHECK(fs::exists(to + "/match-cache/b1/config.json"));
-    CHECK(fs::exists(to + "/tune/b9/config.json"));
+    const std::string kept = slurp(to + "/b3/metrics.jsonl");
+    CHECK(std::count(kept.begin(), kept.end(), 'y') == 5 + 1);           // accuracy at each of five validations, bits_per_byte at the end
+    for (const char* run : {"/match-cache/b1", "/tune/b9"}) CHECK(fs::exists(to + run + "/config.json"));
     CHECK(!fs::exists(to + "/half"));
     CHECK(!has(slurp(to + "/a1/config.json"), "/home/me"));
     CHECK(!has(slurp(to + "/comparison.json"), "/home/me"));

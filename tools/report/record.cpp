@@ -41,8 +41,8 @@ static std::string thinned_metrics(const Run& run) {
             for (auto& [key, value] :
                  {std::pair{"seconds", run.seconds}, {"bits_per_byte", run.bits_per_byte}, {"tokens_per_second", run.tokens_per_second}})
                 line[key] = std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-            if (std::isfinite(run.accuracy)) line["accuracy"] = run.accuracy;
         }
+        if (std::isfinite(run.accuracies[i])) line["accuracy"] = run.accuracies[i];
         text += line.dump() + "\n";
     }
     return text;

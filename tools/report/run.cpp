@@ -115,7 +115,7 @@ static void read_metrics(Run& run, Problems& problems) {
             run.val.tokens.push_back(tokens);
             run.val.loss.push_back(v);
             run.bits_per_byte = number_at(m, "bits_per_byte");
-            run.accuracy = number_at(m, "accuracy");
+            run.accuracies.push_back(number_at(m, "accuracy"));
         }
         if (double v = number_at(m, "tokens_per_second"); std::isfinite(v)) speeds.push_back(v);
         if (double v = number_at(m, "seconds"); std::isfinite(v)) run.seconds = v;

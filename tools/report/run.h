@@ -25,8 +25,8 @@ struct Run {
     double parameters = NOT_MEASURED, parameters_non_embedding = NOT_MEASURED, cache_bytes_per_token = NOT_MEASURED;
     double flops_per_token = NOT_MEASURED, vocab_size = NOT_MEASURED, train_tokens = NOT_MEASURED, val_tokens = NOT_MEASURED;
     double tokens_per_second = NOT_MEASURED, seconds = NOT_MEASURED, bits_per_byte = NOT_MEASURED, unigram = NOT_MEASURED;
-    double accuracy = NOT_MEASURED;        // of a probe (masked targets), at the end
     Curve train, val;                      // train: thinned
+    std::vector<double> accuracies;        // of a probe (masked targets), at each validation; else NaN
     std::vector<double> sequences;         // mean nats per token of each validation sequence at the end, in order
     std::vector<double> positions;         // mean nats at each position of the context at the end
     bool finished() const { return !val.loss.empty() && (steps < 0 || last_step >= steps); }
