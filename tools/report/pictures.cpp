@@ -318,7 +318,7 @@ static void draw_forest(const Section& s, const Comparison& c, const std::string
         p.text({left + 240, y + 4}, show_signed(d.seeds.mean) + "  " + verdict_words(d), "ink", "start", 12);
     }
     p.text({4, bottom + 36},
-           s.tests ? format("thick: %g%% over seeds; thin: corrected for %zu comparison%s", 100 * (1 - c.alpha), s.tests,
+           s.tests ? format("thick: %.3g%% over seeds; thin: corrected for %zu comparison%s", 100 * (1 - c.alpha), s.tests,
                             s.tests == 1 ? "" : "s")
                    : std::string("no bars over seeds yet: one seed"),
            "quiet", "start", 11);

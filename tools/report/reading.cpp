@@ -54,7 +54,7 @@ std::string read_differences(const Section& s, const Comparison& c) {
         std::string pairs = pairs_low == pairs_high ? std::to_string(pairs_high) : format("%zu to %zu", pairs_low, pairs_high);
         text = format(
             "Against %s, over %s paired seeds (intervals and verdicts corrected for %zu comparison%s, chance of any false one at most "
-            "%g%%): ",
+            "%.3g%%): ",
             c.baseline.c_str(), pairs.c_str(), s.tests, s.tests == 1 ? "" : "s", 100 * c.alpha);
         std::vector<std::string> parts;
         if (!worse.empty()) parts.push_back("worse: " + join(worse, ", "));

@@ -107,7 +107,7 @@ Table results_table(const Section& s, const Comparison& c) {
 
 Table differences_table(const Section& s, const Comparison& c) {
     Table t = start(s);
-    t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", format("%g%% over seeds", 100 * (1 - c.alpha)),
+    t.header.insert(t.header.end(), {"vs " + c.baseline, "pairs", format("%.3g%% over seeds", 100 * (1 - c.alpha)),
                                      format("corrected for %zu", s.tests), "p, corrected", "95% over text", "seeds to tell 0.01"});
     end_header(t, s);
     for (size_t i = 0; i < s.rows.size(); i++) {
