@@ -43,13 +43,17 @@ static bool flag_of(const char* name) {
     ensure_usage(value.empty() || value == "0" || value == "1", "%s=%s: give 1, or leave it out", name, value.c_str());
     return value == "1";
 }
+// True when all of the word is a whole number.
+static bool reads_whole(const std::string& word, int64_t& x) {
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), x);
+    return error == std::errc() && end == word.data() + word.size();
+}
 static int64_t whole_of(const char* name, int64_t otherwise, int64_t low, int64_t high) {
     const std::string value = text_of(name, "");
     if (value.empty()) return otherwise;
     int64_t x = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), x);
-    ensure_usage(error == std::errc() && end == value.data() + value.size() && x >= low && x <= high,
-                 "%s=%s: give a whole number from %lld to %lld", name, value.c_str(), (long long)low, (long long)high);
+    ensure_usage(reads_whole(value, x) && x >= low && x <= high, "%s=%s: give a whole number from %lld to %lld", name, value.c_str(),
+                 (long long)low, (long long)high);
     return x;
 }
 static double number_of(const char* name, double otherwise) {
@@ -68,9 +72,7 @@ static std::vector<int64_t> looks_of(const char* name, const char* otherwise) {
     std::vector<int64_t> looks;
     for (const std::string& word : split_words(value)) {
         int64_t n = 0;
-        const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), n);
-        ensure_usage(error == std::errc() && end == word.data() + word.size() && n >= (looks.empty() ? LEAST_LOOK : looks.back() + 1) &&
-                         n <= 9999,
+        ensure_usage(reads_whole(word, n) && n >= (looks.empty() ? LEAST_LOOK : looks.back() + 1) && n <= 9999,
                      "%s=%s: give rising numbers of seeds from %lld on, such as \"%s\"", name, value.c_str(), (long long)LEAST_LOOK,
                      otherwise);
         looks.push_back(n);
