@@ -184,6 +184,7 @@ UNITY_report  := $(filter-out tools/report/report.cpp,$(wildcard tools/report/*.
 UNITY_compare := $(filter-out tools/compare/compare.cpp,$(wildcard tools/compare/*.cpp))
 REPORT    := $(HOST)/unity/report.o
 COMPARE   := $(HOST)/unity/compare.o
+SCALING   := $(patsubst %,$(HOST)/tools/scaling/%.o,ladder power_law)
 COMM_OBJ  := build/obj/comm-$(COMM)$(if $(filter none,$(COMM)),,-$(notdir $(MPICC)))-$(MARCH)$(addprefix -,$(SANITIZE))
 COMM_LINKED = $(patsubst %.cpp,$(COMM_OBJ)/%.o,$(COMM_SOURCES))
 COMMON    := $(call objects,$(LAYERS)) $(patsubst %.cpp,$(HOST)/%.o,$(RUNTIME) $(TOKENIZER)) $(COMM_LINKED) $(OBJ)/runtime/run/build_info.o
@@ -318,6 +319,8 @@ build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/
 	$(link)
 build/probe-table: $(HOST)/tools/claims/probe_table.o
 build/claims: $(HOST)/tools/claims/claims.o
+build/scaling: $(HOST)/tools/scaling/scaling.o $(SCALING) $(REPORT) $(COMMON)
+	$(link)
 build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(REPORT) $(COMMON)
 	$(link)
 
@@ -340,7 +343,7 @@ compare: setup-compare
 .PHONY: recall claims study study-binaries
 study-binaries: setup-compare
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) $(patsubst %,build/train-%,$(sort $(NAMES) $(CONTROLS))) \
-	    build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/evaluate-qkv
+	    build/tokenizer build/report build/compare build/probe-data build/probe-table build/claims build/scaling build/evaluate-qkv
 recall claims study: study-binaries
 	@scripts/$@.sh
 data: setup-data

@@ -1,14 +1,31 @@
 #!/usr/bin/env bash
-# Does the order hold with the size? Widths 64, 96, 128, 192, 256 at 20 tokens for each parameter without embeddings
-# (twelve L C^2), rate scaled by 128 / width. Then build/report on all of them; fits L(N) = a N^-b + c want at least these
-# five points.
-#   SEEDS=3 VARIANTS="qkv gqa mla qv" WIDTHS="64 96 128 192 256" RUNS_DIR BUILD NICE     results: RUNS_DIR/ladder-WIDTH
-# On 2 idle cores about 6 minutes, 20, 50, 3 hours and 8 hours a row and seed: the last two are for a larger machine.
+# Does the order hold with the size? The same rows at several widths, 4 layers, heads of 16, a fixed number of tokens for each
+# parameter, rates proportional to 1 / width; then build/scaling: differences by size, fitted laws, a prediction for 124M.
+#   WIDTHS="64 96 128 160"    multiples of 32, so that the number of heads is even. At 32, 144 steps end before the loss has
+#                left its first plateau, or after: seeds 0.3 nats apart (docs/LOG.md)
+#   TOKENS=2     for each parameter without embeddings (twelve L C^2). More than four passes over the text are another
+#                experiment [arXiv:2305.16264]: for the King James text that is 3 at width 160, 20 at width 64
+#   RATE=0.0051  at width 128, for all rows; found there: docs/study/learning_rates.json. TUNE=1: each row's at each width
+#   SEEDS=3 VARIANTS="qkv gqa qv" DATA RECORDS RUNS_DIR BUILD NICE            results: RUNS_DIR/ladder-WIDTH, RUNS_DIR/ladder
+# A row and seed takes about 0.4, 1.3, 4 and 8 minutes of one core; repeat the command to go on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-for width in ${WIDTHS:-64 96 128 192 256}; do
-    steps=$((20 * 12 * 4 * width * width / 1024))
-    rate=$(awk -v w="$width" 'BEGIN { printf "%.3g", 4e-3 * 128 / w }')
-    nice -n "${NICE:-0}" env NAME="ladder-$width" WIDTH="$width" HEADS=$((width / 32)) STEPS="$steps" LR="$rate" \
-        SEEDS="${SEEDS:-3}" VARIANTS="${VARIANTS:-qkv gqa mla qv}" MATCH=layout scripts/compare.sh
+BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} RECORDS=${RECORDS:-} widths=${WIDTHS:-64 96 128 160}
+say() { printf 'study_ladder: %s\n' "$*" >&2; }
+for program in compare report scaling; do
+    [[ -x $BUILD/$program ]] || { say "$BUILD/$program is missing: \`make study-binaries\` builds it"; exit 1; }
 done
+folders=()
+for width in $widths; do
+    [[ $width =~ ^[1-9][0-9]*$ ]] && ((width % 32 == 0)) || { say "WIDTHS: $width: give multiples of 32"; exit 2; }
+    steps=$((${TOKENS:-2} * 12 * 4 * width * width / 1024))
+    rate=$(awk -v rate="${RATE:-0.0051}" -v w="$width" 'BEGIN { printf "%.3g", rate * 128 / w }')
+    status=0
+    nice -n "${NICE:-0}" env NAME="ladder-$width" WIDTH="$width" HEADS=$((width / 16)) STEPS="$steps" LR="$rate" \
+        WARMUP=$((steps / 18)) VAL_EVERY=$((steps / 3)) TUNE="${TUNE:-}" SEEDS="${SEEDS:-3}" VARIANTS="${VARIANTS:-qkv gqa qv}" \
+        MATCH=layout RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
+    [[ -z $RECORDS ]] || "$BUILD/report" --record "$RUNS_DIR/ladder-$width" "$RECORDS/ladder-$width" >&2
+    ((status == 0)) || exit $status
+    folders+=("$RUNS_DIR/ladder-$width")
+done
+((${#folders[@]} < 2)) || "$BUILD/scaling" "${folders[@]}" --out "$RUNS_DIR/ladder"

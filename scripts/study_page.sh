@@ -3,11 +3,12 @@
 # it at its end.
 #   BUILD=build RECORDS=docs/study
 # Each comparison's folder gets report.md, report.json and pictures; against-ROW/ in it has the differences to another baseline.
-# Beside them: claims.md, a verdict for each claim; probes.md, the accuracies of `make recall`.
+# Beside them: claims.md, a verdict for each claim; probes.md, the accuracies of `make recall`; scaling-ladder/ and
+# scaling-budget/, over sizes and over numbers of tokens.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BUILD=${BUILD:-build} RECORDS=${RECORDS:-docs/study}
-for folder in "$RECORDS"/study-*/ "$RECORDS"/claims*/; do
+for folder in "$RECORDS"/study-*/ "$RECORDS"/claims*/ "$RECORDS"/ladder-*/ "$RECORDS"/budget-*/; do
     folder=${folder%/}
     [[ -e $folder/comparison.json ]] || continue
     "$BUILD/report" "$folder" --baseline qkv --quiet
@@ -18,4 +19,8 @@ done
 if compgen -G "$RECORDS/recall-*" >/dev/null; then
     { printf '# Probes: accuracy\n\n'; "$BUILD/probe-table" "$RECORDS"; } >"$RECORDS/probes.md"
 fi
+for kind in ladder budget; do
+    compgen -G "$RECORDS/$kind-*" >/dev/null || continue
+    "$BUILD/scaling" "$RECORDS/$kind"-*/ --out "$RECORDS/scaling-$kind" >/dev/null
+done
 "$BUILD/report" --fill "$RECORDS/page.md" --out "$(dirname "$RECORDS")/STUDY.md"

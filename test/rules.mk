@@ -53,7 +53,7 @@ TESTED      = $(sort $(NAMES)) $(ALSO_TESTED)
 test-binaries: $(patsubst %,build/%-$(firstword $(NAMES)),generate evaluate) build/export build/import
 test-binaries: $(patsubst %,build/test-model-%-fp32,$(TESTED)) $(patsubst %,build/step-%.safetensors,$(TESTED) $(CONTROLS))
 test-binaries: $(patsubst %,build/train-%,$(sort $(NAMES))) build/tokenizer build/report build/compare build/inspect
-test-binaries: build/probe-data build/probe-table build/claims build/hostile
+test-binaries: build/probe-data build/probe-table build/claims build/scaling build/hostile
 test-binaries: build/test-unit build/test-comm $(NCCL_TEST) build/test-ops-fp32
 	@$(MAKE) --no-print-directory test-fp64 test-bf16 test-emu-fp32 test-emu-bf16
 # The other builds, side by side: what they share, the host's objects, is there by now.
@@ -97,7 +97,7 @@ check: setup-test
 	  [ $$failed = 0 ] && echo "$(CHECKED): all right on the CPU; try it: build/train-$(CHECKED) --help;" \
 	    "make test has the CUDA kernels, emulated"
 
-build/test-unit: $(TEST_MAIN) $(UNIT_TESTS) $(call objects,test/ptx/test_ptx.cpp) $(PTX_OBJECTS) $(REPORT) $(COMMON)
+build/test-unit: $(TEST_MAIN) $(UNIT_TESTS) $(call objects,test/ptx/test_ptx.cpp) $(PTX_OBJECTS) $(SCALING) $(REPORT) $(COMMON)
 	$(link)
 # The CUDA kernels in emulation: the same operation tests, the emulator's own, and whole models against PyTorch's values.
 # (Linked without the host's files, which these tests do not use: sanitized, they would have to be compiled again.)

@@ -150,11 +150,16 @@ done
 # Its numbers come from the records: the report made from them again says the same, the page is filled with it, README's table
 # is the report's.
 cd "$ROOT"
-for folder in docs/study/study-*/ docs/study/claims*/; do
+for folder in docs/study/study-*/ docs/study/claims*/ docs/study/ladder-*/ docs/study/budget-*/; do
     name=$(basename "$folder")
     [[ -e $folder/report.json ]] || continue
     check "$name: reported again" "$BUILD/report" "$folder" --baseline qkv --out "$T/$name" --no-plot --quiet
     check "$name: the same numbers as in the repository" cmp "$folder/report.json" "$T/$name/report.json"
+done
+for kind in ladder budget; do
+    [[ -d docs/study/scaling-$kind ]] || continue
+    check "scaling-$kind: fitted again" "$BUILD/scaling" docs/study/$kind-*/ --out "$T/scaling-$kind"
+    check "scaling-$kind: the same numbers as in the repository" cmp "docs/study/scaling-$kind/report.json" "$T/scaling-$kind/report.json"
 done
 check "the claims: judged again" "$BUILD/claims" docs/study --write "$T/claims.md"
 check "the claims: the same verdicts as in the repository" cmp docs/study/claims.md "$T/claims.md"

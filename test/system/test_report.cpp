@@ -1,6 +1,6 @@
 // What the report says of runs, on made-up run folders: who is compared with whom, what is ranked, which sentences follow; and its
 // tolerance of broken runs. The arithmetic is tested in test_report_stats.cpp, the program as a whole in test_scripts.sh.
-#include <cstring>
+#include <algorithm>
 #include <doctest/doctest.h>
 #include <filesystem>
 

@@ -233,6 +233,7 @@ check "(up to the limit)" 0 "12" bash -c "ls -d '$T'/runs/noisy/*-rope-? | wc -l
 check "(the same command finds it done)" 0 "[4/4] gqa, rope, seed 6: done before, kept" auto NAME=noisy LOOKS="4 6"
 rm "$T/noisy"
 check "looks that do not rise" 2 "LOOKS=5 4: give rising numbers of seeds from 3 on" auto LOOKS="5 4"
+check "looks that are blank" 2 "LOOKS is blank" auto LOOKS=" "
 check "comparison.json" 0 '"finished": 4' cat "$T/runs/m/comparison.json"
 half=$(awk '/^MemAvailable/ { printf "%.0f", $2 * 600 }' /proc/meminfo)
 check "what does not fit in memory side by side runs one after the other" 0 "1 at a time" compare NAME=n \

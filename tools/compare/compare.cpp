@@ -91,21 +91,23 @@ static std::vector<Job> all_jobs(const Settings& s, const std::vector<Cell>& cel
 
 static std::string describe_plan(const Settings& s, const std::vector<Cell>& cells, int64_t seeds, const Place& place) {
     const size_t runs = cells.size() * size_t(seeds);
-    double least = 1e30, most = 0, all = 0;
+    const OneSeed one = one_seed(s, cells);
+    double least = 1e30, most = 0;
     for (const Cell& c : cells) {
         least = std::min(least, c.seconds);
         most = std::max(most, c.seconds);
-        all += c.seconds * double(seeds) / place.at_once;
     }
     auto count = [](size_t n, const char* what) { return format("%zu %s%s", n, what, n == 1 ? "" : "s"); };
     std::string text = count(s.words.size(), "row") + " x " + count(s.positions.size(), "position") + " x " + count(size_t(seeds), "seed");
     if (s.matchings.size() > 1) text += " x " + count(s.matchings.size(), "matching");
-    text += format(" = %s of %s to %s, %d at a time with %s: about %s", count(runs, "run").c_str(), duration(least).c_str(),
+    const size_t shared = runs - one.runs * size_t(seeds);
+    const std::string note = shared > 0 ? format(", %zu of them shared,", shared) : "";
+    text += format(" = %s%s of %s to %s, %d at a time with %s: about %s", count(runs, "run").c_str(), note.c_str(), duration(least).c_str(),
                    duration(most).c_str(), place.at_once,
                    place.threads == 0   ? "all threads"
                    : place.threads == 1 ? "one thread each"
                                         : format("%d threads each", place.threads).c_str(),
-                   duration(all).c_str());
+                   duration(one.seconds * double(seeds) / place.at_once).c_str());
     if (!s.looks.empty()) {
         std::string counts;
         for (int64_t n : s.looks) counts += (counts.empty() ? "" : ", ") + std::to_string(n);

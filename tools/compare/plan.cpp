@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "runtime/run/error.h"
@@ -143,6 +144,18 @@ Place choose_place(const Settings& s, const std::vector<Cell>& cells, size_t run
     return p;
 }
 
+OneSeed one_seed(const Settings& s, const std::vector<Cell>& cells) {
+    OneSeed all;
+    std::set<std::pair<std::string, std::string>> seen;
+    for (const Cell& c : cells) {
+        const Job job = cell_job(s, c, s.first_seed, "");
+        if (!seen.insert({job.run, job.signature}).second) continue;
+        all.runs++;
+        all.seconds += c.seconds;
+    }
+    return all;
+}
+
 int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Place& place) {
     if (s.seeds > 0) return s.seeds;
     // An unfinished comparison goes on as it was planned, however fast the machine is now.
@@ -150,8 +163,7 @@ int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Pl
     const json old = json::parse(file, nullptr, false);
     if (!s.fresh && old.is_object() && old.contains("seeds") && old["seeds"].is_array() && !old["seeds"].empty())
         return int64_t(old["seeds"].size());
-    double each = 0;
-    for (const Cell& c : cells) each += c.seconds / place.at_once;
+    const double each = one_seed(s, cells).seconds / place.at_once;
     return std::clamp<int64_t>(int64_t(60 * s.minutes / std::max(each, 1e-9)), 1, MOST_SEEDS);
 }
 

@@ -28,6 +28,9 @@ void ask_cells(const Settings& s, std::vector<Cell>& cells, bool probe, const Pl
 // How many trainers, with how many threads. One thread each makes the most of the cores; fewer when memory or the number of runs asks
 // for it. Fails when not even one fits.
 Place choose_place(const Settings& s, const std::vector<Cell>& cells, size_t runs);
+// What one seed of all cells takes: a run that two ways of being equal leave alike is trained once (share_run).
+struct OneSeed { size_t runs = 0; double seconds = 0; };
+OneSeed one_seed(const Settings& s, const std::vector<Cell>& cells);
 // SEEDS, or as many as fit MINUTES, three at most.
 int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Place& place);
 // comparison.json of a folder: rows, seeds, plan, how far it is.

@@ -77,6 +77,7 @@ static std::vector<int64_t> looks_of(const char* name, const char* otherwise) {
                      otherwise);
         looks.push_back(n);
     }
+    ensure_usage(!looks.empty(), "%s is blank: give numbers of seeds, such as \"%s\"", name, otherwise);
     return looks;
 }
 
