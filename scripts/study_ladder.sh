@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Does the order hold with the size? The same rows at several widths, 4 layers, heads of 16, a fixed number of tokens for each
 # parameter, rates proportional to 1 / width; then build/scaling: differences by size, fitted laws, a prediction for 124M.
-#   WIDTHS="64 96 128 160"    multiples of 32, so that the number of heads is even. At 32, 144 steps end before the loss has
-#                left its first plateau, or after: seeds 0.3 nats apart (docs/LOG.md)
+#   WIDTHS="64 96 128 160"    multiples of 32, so that the number of heads is even. At 32 there
+#                are so few steps that two seeds ended 0.4 nats apart (docs/LOG.md)
 #   TOKENS=2     for each parameter without embeddings (twelve L C^2). More than four passes over the text are another
 #                experiment [arXiv:2305.16264]: for the King James text that is 3 at width 160, 20 at width 64
 #   RATE=0.0051  at width 128, for all rows; found there: docs/study/learning_rates.json. TUNE=1: each row's at each width
@@ -20,6 +20,7 @@ for width in $widths; do
     [[ $width =~ ^[1-9][0-9]*$ ]] && ((width % 32 == 0)) || { say "WIDTHS: $width: give multiples of 32"; exit 2; }
     steps=$((${TOKENS:-2} * 12 * 4 * width * width / 1024))
     rate=$(awk -v rate="${RATE:-0.0051}" -v w="$width" 'BEGIN { printf "%.3g", rate * 128 / w }')
+    [[ -z ${TUNE:-} ]] || rate=""                  # LR for all would be what compare.sh does
     status=0
     nice -n "${NICE:-0}" env NAME="ladder-$width" WIDTH="$width" HEADS=$((width / 16)) STEPS="$steps" LR="$rate" \
         WARMUP=$((steps / 18)) VAL_EVERY=$((steps / 3)) TUNE="${TUNE:-}" SEEDS="${SEEDS:-3}" VARIANTS="${VARIANTS:-qkv gqa qv}" \

@@ -12,8 +12,8 @@ for folder in "$RECORDS"/study-*/ "$RECORDS"/claims*/ "$RECORDS"/ladder-*/ "$REC
     folder=${folder%/}
     [[ -e $folder/comparison.json ]] || continue
     "$BUILD/report" "$folder" --baseline qkv --quiet
-    [[ $folder == */study-* ]] || continue
-    for row in qv gqa; do "$BUILD/report" "$folder" --baseline $row --out "$folder/against-$row" --no-plot --quiet; done
+    case ${folder##*/} in study-*) against="qv gqa" ;; claims-mla) against=mla ;; *) against="" ;; esac
+    for row in $against; do "$BUILD/report" "$folder" --baseline $row --out "$folder/against-$row" --no-plot --quiet; done
 done
 [[ ! -d $RECORDS/claims ]] || "$BUILD/claims" "$RECORDS" --write "$RECORDS/claims.md" >&2
 if compgen -G "$RECORDS/recall-*" >/dev/null; then

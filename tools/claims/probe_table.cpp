@@ -66,7 +66,7 @@ static int print_table(const std::string& runs_dir) {
         for (const std::string& c : columns) {
             const Cell& cell = cells[{row, c}];
             printf("%s |", cell.seeds == 0 ? " -"
-                                           : format(" %.3f (%zu, lr %s; 0.9 at step %s)", cell.accuracy, cell.seeds, cell.rate.c_str(),
+                                           : format(" %.3f (%zu, lr %s; 0.9 at: %s)", cell.accuracy, cell.seeds, cell.rate.c_str(),
                                                     cell.learnt.c_str())
                                                  .c_str());
         }
