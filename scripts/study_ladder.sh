@@ -4,7 +4,7 @@
 #   WIDTHS="64 96 128 160"    multiples of 32, so that the number of heads is even. At 32 there
 #                are so few steps that two seeds ended 0.4 nats apart (docs/LOG.md)
 #   TOKENS=2     for each parameter without embeddings (twelve L C^2). More than four passes over the text are another
-#                experiment [arXiv:2305.16264]: for the King James text that is 3 at width 160, 20 at width 64
+#                experiment [arXiv:2305.16264]: the King James text allows 3 at width 160, 20 at width 64
 #   RATE=0.0051  at width 128, for all rows; found there: docs/study/learning_rates.json. TUNE=1: each row's at each width
 #   SEEDS=3 VARIANTS="qkv gqa qv" DATA RECORDS RUNS_DIR BUILD NICE            results: RUNS_DIR/ladder-WIDTH, RUNS_DIR/ladder
 # A row and seed takes about 0.4, 1.3, 4 and 8 minutes of one core; repeat the command to go on.
