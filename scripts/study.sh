@@ -29,7 +29,7 @@ done
 wants() { [[ " $ONLY " == *" $1 "* ]]; }
 
 # ---- the cost, from a probe of one row: a run is about the same for all rows. Parts 5 to 7 as what they cost in runs: 12 of 3,
-# 12 trunks of 2 with branches, 9 ladders of 7 (measured, docs/LOG.md)
+# 12 trunks of 2 with branches, 24 ladders of 6 (15 of them to tune)
 rows=$(wc -w <<<"$VARIANTS")
 runs=0 seeds=$SEEDS
 [[ $SEEDS != auto ]] || seeds=$(awk '{ print $NF }' <<<"${LOOKS:-3 5 8}")
@@ -38,7 +38,7 @@ wants matchings && runs=$((runs + 3 * rows * seeds))
 wants second-text && [[ -n $TEXT2 ]] && runs=$((runs + rows * (seeds + 4)))
 wants recall && runs=$((runs + 36))
 wants budgets && runs=$((runs + 28))
-wants ladder && runs=$((runs + 63))
+wants ladder && runs=$((runs + 144))
 case $SIZE in default) sizes=(--layers 4 --width 128 --heads 4 --context 128 --batch-tokens 1024 --steps 900) ;; *) sizes=() ;; esac
 if ((${#sizes[@]})); then
     second=$("$BUILD/train-qkv" "${sizes[@]}" --data "$TEXT1" --threads 1 --dry-run | sed -n 's/.*"step_seconds":\([0-9.e+-]*\).*/\1/p')
