@@ -23,6 +23,7 @@ expect "a row with a wrong value is refused before training" 2 "qv:sideways, rop
 # ---- equal in what
 expect "four ways of being equal" 0 "x 4 matchings = 8 runs, 3 of them shared, of" small NAME=match VARIANTS="qkv qv" \
     MATCH="layout params cache flops"
+expect "a dry run solves it too" 0 "--mlp-width" small NAME=dry DRY_RUN=1 VARIANTS="qkv qv" MATCH=params
 base=$T/runs/match/qkv-rope-1
 cmp -s "$base/metrics.jsonl" "$T/runs/match/match-params/qkv-rope-1/metrics.jsonl" &&
     [[ ! -e $T/runs/match/match-params/qkv-rope-1/checkpoints ]]; report $? "a row that a matching leaves alike is trained once"

@@ -78,6 +78,16 @@ static std::vector<Cell> layout_cells(const Settings& s, const std::vector<RowSp
     return cells;
 }
 
+// Of every way of being equal that is asked for.
+static std::vector<Cell> all_cells(const Settings& s, const std::vector<Cell>& layout, const Place& place) {
+    std::vector<Cell> cells;
+    for (const std::string& matching : s.matchings) {
+        if (matching == "layout") cells.insert(cells.begin(), layout.begin(), layout.end());
+        else for (const Cell& c : matched_cells(s, matching, layout, place)) cells.push_back(c);
+    }
+    return cells;
+}
+
 // Seeds outermost: stopped half-way, there are whole tables. `from` seeds are there already.
 static std::vector<Job> all_jobs(const Settings& s, const std::vector<Cell>& cells, int64_t from, int64_t seeds,
                                  const std::string& mark) {
@@ -196,6 +206,10 @@ static int compare() {
         s.baseline = s.words[0];
     std::vector<Cell> cells = layout_cells(s, rows);
     if (s.dry_run) {
+        if (s.matchings != std::vector<std::string>{"layout"}) {
+            ask_cells(s, cells, false, Place{});                 // trains nothing: sizes, which want the data
+            cells = all_cells(s, cells, Place{});
+        }
         for (const Job& job : all_jobs(s, cells, 0, s.seeds > 0 ? s.seeds : 1, ""))
             printf("%s --runs-dir %s --run %s\n", shell_words(job.command).c_str(), job.folder.c_str(), job.run.c_str());
         return EXIT_DONE;
@@ -210,12 +224,7 @@ static int compare() {
         if (stop_asked()) say("stopped. Repeat the same command to go on; the finished runs are kept.");
         return stop_asked() ? 130 : EXIT_FAILED;
     }
-    const std::vector<Cell> layout = cells;
-    if (std::find(s.matchings.begin(), s.matchings.end(), "layout") == s.matchings.end()) cells.clear();
-    for (const std::string& matching : s.matchings) {
-        if (matching == "layout") continue;
-        for (const Cell& c : matched_cells(s, matching, layout, place)) cells.push_back(c);
-    }
+    cells = all_cells(s, cells, place);
     const std::vector<int64_t> looks = s.looks.empty() ? std::vector<int64_t>{choose_seeds(s, cells, place)} : s.looks;
     place.at_once = int(std::min<size_t>(size_t(place.at_once), cells.size() * size_t(looks[0])));
     const std::string plan = describe_plan(s, cells, looks.back(), place);
