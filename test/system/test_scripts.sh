@@ -200,7 +200,8 @@ touch "$T/slow"
 env BUILD="$T/build" RUNS_DIR="$T/runs" DATA="$T/shards" NAME=s SIZE=tiny SEEDS=1 VARIANTS="qkv gqa" STEPS=20 \
     scripts/compare.sh >"$T/stopped.log" 2>&1 &
 pid=$!
-for i in {1..100}; do [[ -f $T/running ]] && break; sleep 0.05; done
+# gqa at work and qkv done: only one of them is to be caught
+for i in {1..100}; do [[ -f $T/running ]] && grep -qsx "done" "$T/runs/s/state/qkv-rope-1" && break; sleep 0.04; done
 kill -TERM $pid
 wait $pid
 check "a signal reaches the trainer, which saves" 0 "saved" cat "$T/saved"
