@@ -122,6 +122,14 @@ TEST_CASE("scaling: differences and slopes of comparisons on disk") {
     CHECK(budgets.rows[1].slope.mean == doctest::Approx(0.1 - 0.11));
     CHECK_THROWS_WITH_AS(load_scaling({{in("w0"), in("w0")}, "", 0.05}, 1e6, problems),
                          doctest::Contains("nothing to scale"), Error);
+    // A run that has not come to its first validation, before the others by its seed: it counts for nothing.
+    write_comparison(in("begun"), 2e5, 6e5, {3.7, 3.71, 3.69}, {3.8, 3.8, 3.8});
+    std::string config = file_read(in("begun") + "/qkv-rope-1/config.json", 1 << 20);
+    config.replace(config.find("\"seed\":1"), 8, "\"seed\":0");
+    std::filesystem::create_directories(in("begun") + "/qkv-rope-0");
+    file_replace(in("begun") + "/qkv-rope-0/config.json", config);
+    file_replace(in("begun") + "/qkv-rope-0/metrics.jsonl", "{\"step\":1,\"tokens\":100,\"loss\":5}\n");
+    CHECK(load_scaling({{in("w0"), in("begun")}, "", 0.05}, 1e6, problems).rungs[1].tokens == 6e5);
     write_comparison(in("other"), 2e5, 6e5, {3.9, 3.91, 3.89}, {4.0, 4.0, 4.0}, "another");
     CHECK_THROWS_WITH_AS(load_scaling({{in("w0"), in("other")}, "", 0.05}, 1e6, problems),
                          doctest::Contains("another text"), Error);

@@ -69,9 +69,10 @@ Scaling load_scaling(const Selection& selection, double far, Problems& problems)
         s.baseline = c.baseline;
         const Row* base = row_called(c.sections[0], c.baseline);
         ensure(base, "%s: no finished run of the baseline %s", folder.c_str(), printable(c.baseline).c_str());
-        const double size = row_mean(*base, &Run::parameters_non_embedding), tokens = base->runs[0].val.tokens.back();
+        const Run& run = *std::find_if(base->runs.begin(), base->runs.end(), [](auto& r) { return r.finished(); });
+        const double size = row_mean(*base, &Run::parameters_non_embedding), tokens = run.val.tokens.back();
         ensure(size > 0 && tokens > 0, "%s: %s does not say how many parameters it has, or tokens it was trained on",
-               folder.c_str(), base->runs[0].name.c_str());
+               folder.c_str(), run.name.c_str());
         found.push_back({{folder, size, tokens}, c.sections[0]});
     }
     std::sort(found.begin(), found.end(), [](auto& a, auto& b) {

@@ -132,8 +132,7 @@ static std::string for_markdown(const Scaling& s, double far, const Problems& pr
     out += format(
         "\n## Differences to %s\n\n"
         "In brackets 95%% intervals over paired seeds, corrected (Holm) for the rows of each column. Per doubling of "
-        "the %s: "
-        "a straight line over log2 for each seed, then over the seeds; above 0 the row falls behind as %s.\n\n",
+        "the %s: a straight line over log2 for each seed, then over the seeds; above 0 the row falls behind as %s.\n\n",
         s.baseline.c_str(), s.of_sizes ? "size" : "tokens", s.of_sizes ? "models grow" : "training goes on");
     out += differences_table(s);
     if (!s.of_sizes) return out;
@@ -146,12 +145,9 @@ static std::string for_markdown(const Scaling& s, double far, const Problems& pr
     out += format(
         "\n## Predictions\n\n"
         "Differences to %s by the fitted laws, at a size that nobody trained here, and, as a test of the method, at "
-        "the "
-        "largest size from the smaller ones alone. The intervals hold the noise between seeds (standard deviation %s; "
-        "2000 "
-        "redrawn ladders) and no other error: that the law is another one, that the rates fit one size better than "
-        "another, "
-        "and that a text is read several times are not in them.\n\n",
+        "the largest size from the smaller ones alone. The intervals hold the noise between seeds (standard deviation "
+        "%s; 2000 redrawn ladders) and no other error: that the law is another one, that the rates fit one size better "
+        "than another, and that a text is read several times are not in them.\n\n",
         s.baseline.c_str(), show(s.seed_sd, "%.4f").c_str());
     return out + predictions_table(s, far);
 }
