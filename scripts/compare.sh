@@ -17,6 +17,7 @@
 #   BASELINE      the row that differences are taken to                                                                qkv
 # Learning rates (tools/compare/rates.h): LR for all rows, or TUNE=1 to measure each row's, or the measured table
 #   RATES         the table                                                                docs/study/learning_rates.json
+#   TUNE_STEPS    rates are measured and looked up for this number of steps                                            STEPS
 # Sizes
 #   SIZE          tiny: seconds, for tests; default: minutes on a laptop; small, base: hours, for a GPU                default
 #   STEPS LR BATCH_TOKENS CONTEXT LAYERS HEADS WIDTH WARMUP VAL_TOKENS VAL_EVERY SCHEDULE FINAL_FRACTION               as SIZE says

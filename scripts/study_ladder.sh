@@ -12,19 +12,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BUILD=${BUILD:-build} RUNS_DIR=${RUNS_DIR:-runs} RECORDS=${RECORDS:-} widths=${WIDTHS:-64 96 128 160}
 say() { printf 'study_ladder: %s\n' "$*" >&2; }
-for program in compare report scaling; do
+for program in compare scaling; do
     [[ -x $BUILD/$program ]] || { say "$BUILD/$program is missing: \`make study-binaries\` builds it"; exit 1; }
 done
 folders=()
 for width in $widths; do
     [[ $width =~ ^[1-9][0-9]*$ ]] && ((width % 32 == 0)) || { say "WIDTHS: $width: give multiples of 32"; exit 2; }
     steps=$((${TOKENS:-2} * 12 * 4 * width * width / 1024))
-    status=0
     nice -n "${NICE:-0}" env NAME="ladder-$width" WIDTH="$width" HEADS=$((width / 16)) STEPS="$steps" \
         WARMUP=$((steps / 18)) VAL_EVERY=$((steps / 3)) TUNE="${TUNE-1}" SEEDS="${SEEDS:-3}" VARIANTS="${VARIANTS:-qkv gqa qv}" \
-        MATCH=layout RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh || status=$?
-    [[ -z $RECORDS ]] || "$BUILD/report" --record "$RUNS_DIR/ladder-$width" "$RECORDS/ladder-$width" >&2
-    ((status == 0)) || exit $status
+        MATCH=layout RECORDS="$RECORDS" RUNS_DIR="$RUNS_DIR" BUILD="$BUILD" scripts/compare.sh
     folders+=("$RUNS_DIR/ladder-$width")
 done
 ((${#folders[@]} < 2)) || "$BUILD/scaling" "${folders[@]}" --out "$RUNS_DIR/ladder"

@@ -8,8 +8,9 @@ T=$(mktemp -d) || exit 1
 trap 'rm -rf "$T"' EXIT
 . test/system/shell_common.sh
 make_data
-small() { env BUILD="$BUILD" RUNS_DIR="$T/runs" DATA="$DATA" SIZE=tiny LAYERS=1 WIDTH=32 HEADS=2 CONTEXT=32 \
-    BATCH_TOKENS=128 STEPS=12 VAL_TOKENS=512 SEEDS=1 RATES=/dev/null "$@" scripts/compare.sh; }
+small_with() { env BUILD="$BUILD" RUNS_DIR="$T/runs" DATA="$DATA" SIZE=tiny LAYERS=1 WIDTH=32 HEADS=2 CONTEXT=32 \
+    BATCH_TOKENS=128 STEPS=12 VAL_TOKENS=512 SEEDS=1 RATES=/dev/null "$@"; }
+small() { small_with "$@" scripts/compare.sh; }
 number() { sed -n "s/.*\"$2\":\([0-9.e+]*\).*/\1/p" "$1" | head -n 1; }          # of the first place in a file
 config() { tr -d ' \n' <"$1/config.json" >"$T/config"; number "$T/config" "$2"; }
 
@@ -48,6 +49,24 @@ expect "tuned rates" 0 "qv, rope: lr 0.0" small NAME=tune VARIANTS="qkv qv" TUNE
 expect "found rates are taken again" 0 "tuned2" small NAME=tuned2 VARIANTS="qkv qv" TUNE=1
 [[ ! -e $T/runs/tuned2/tune ]]; report $? "(without a search)"
 [[ $(config "$T/runs/tune/qv-rope-1" lr) == "$(config "$T/runs/tuned2/qv-rope-1" lr)" ]]; report $? "(the same rate)"
+
+# ---- budgets: a trunk and its branches with one rate, which is tuned for the middle one
+expect "budgets" 0 "rates a factor sqrt 2 apart" small_with VARIANTS="qkv qv" BASE_STEPS=10 WARMUP=2 RECORDS="$T/records" \
+    scripts/study_budgets.sh
+[[ $(config "$T"/runs/budget-20/tune/qv-rope-lr0.003 steps) == 10 ]]; report $? "(tuned at 10 steps)"
+rate=$(config "$T/runs/budget-20/qv-rope-1" lr)
+for steps in 10 5; do
+    branch=$T/runs/budget-$steps/qv-rope-1
+    [[ $(config "$branch" lr) == "$rate" && ! -e $T/runs/budget-$steps/tune ]]; report $? "($steps: the trunk's rate)"
+    [[ $(cd "$branch/checkpoints" && echo step-*) == "$(printf 'step-%08d' $steps)" ]]
+    report $? "($steps: off the trunk at four fifths)" "$(ls "$branch/checkpoints")"
+done
+expect "the same from the start" 0 "" small NAME=start VARIANTS=qv STEPS=10 WARMUP=2 SCHEDULE=wsd LR="$rate" EXTRA="--keep 9"
+cmp -s "$T"/runs/{start,budget-10}/qv-rope-1/checkpoints/step-00000010/model.safetensors; report $? "(the same bits)"
+for file in budget-20/learning_rates.json budget-10/comparison.json budget-5/qv-rope-1/metrics.jsonl; do
+    [[ -s $T/records/$file ]]; report $? "(recorded: $file)"
+done
+expect "budgets side by side" 0 "| 2560 | 12" cat "$T/runs/budgets/report.md"
 
 # ---- stopped and continued: the same bits
 small NAME=stop VARIANTS="qkv qv" STEPS=400 VAL_EVERY=0 >"$T/stop.log" 2>&1 &

@@ -11,6 +11,7 @@
 
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
+#include "tools/report/record.h"
 
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
@@ -198,9 +199,7 @@ void write_comparison(const Settings& s, const std::string& folder, const std::s
                                  {"pos", c.pos},
                                  {"seed", s.first_seed + i},
                                  {"lr", c.lr}});
-    for (const std::string& to : {folder, s.record(folder)}) {
-        if (to.empty()) continue;
-        fs::create_directories(to);
-        file_replace(to + "/comparison.json", j.dump(1) + "\n");
-    }
+    fs::create_directories(folder);
+    file_replace(folder + "/comparison.json", j.dump(1) + "\n");
+    if (!s.records.empty()) write_record_json(s.record(folder) + "/comparison.json", j);
 }

@@ -11,6 +11,7 @@
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
 #include "tools/compare/parabola.h"
+#include "tools/report/record.h"
 
 using json = nlohmann::ordered_json;
 
@@ -38,7 +39,7 @@ static json conditions(const Settings& s, const std::string& pos, const std::str
             {"heads", z.heads},
             {"context", z.context},
             {"batch_tokens", z.batch_tokens},
-            {"steps", z.steps},
+            {"steps", s.tune_steps},
             {"warmup", z.warmup},
             {"schedule", s.schedule},
             {"final_fraction", s.final_fraction},
@@ -109,8 +110,11 @@ static double grid_rate(const Settings& s, int step) {
 static Job tune_job(const Settings& s, const Cell& cell, int step, const std::string& mark) {
     Settings quiet = s;
     quiet.size.val_every = 0;                                    // the end is all that counts
+    quiet.branch_from = "";
     Cell at = cell;
     at.lr = grid_rate(s, step);
+    at.steps = s.tune_steps;
+    at.seconds *= double(at.steps) / double(cell.steps);
     Job job = cell_job(quiet, at, TUNE_SEED, mark);
     job.folder = s.folder() + "/tune";
     job.run = cell.row.file_name() + "-" + cell.pos + "-lr" + number_word(at.lr);
@@ -155,9 +159,10 @@ static bool search_rates(const Settings& s, std::vector<Search>& searches, const
 static void write_folder_rates(const Settings& s, const std::vector<Cell>& cells, const std::string& mark) {
     json rates = json::object();
     for (const Cell& c : cells) rates[s.positions.size() == 1 ? c.row.name : c.row.name + ", " + c.pos] = c.lr;
+    const json all = {{"conditions", conditions(s, s.positions[0], mark)}, {"rates", rates}};
     std::filesystem::create_directories(s.folder());
-    file_replace(s.folder() + "/learning_rates.json",
-                 json{{"conditions", conditions(s, s.positions[0], mark)}, {"rates", rates}}.dump(1) + "\n");
+    file_replace(s.folder() + "/learning_rates.json", all.dump(1) + "\n");
+    if (!s.records.empty()) write_record_json(s.record(s.folder()) + "/learning_rates.json", all);
 }
 
 bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& place, const std::string& mark) {

@@ -5,6 +5,8 @@
 //               used afterwards; more while the best is at an edge; then the vertex of a parabola in log lr through the best and its
 //               neighbours. Curves stay in NAME/tune/, rates in NAME/learning_rates.json
 //   neither     the measured table in the repository (RATES; TUNE=1 with RECORDS writes it), else the preset's rate; what was taken is said
+//   TUNE_STEPS  the number of steps that rates are measured and looked up for, where it is not that of the runs: a trunk and its branches
+//               share a rate (scripts/study_budgets.sh)
 #pragma once
 #include "tools/compare/plan.h"
 

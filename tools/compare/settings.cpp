@@ -152,6 +152,7 @@ Settings read_settings() {
     s.cache_bytes = whole_of("CACHE", 0, 1, int64_t(1) << 40);
     s.lr_given = !text_of("LR", "").empty();
     s.tune = flag_of("TUNE");
+    s.tune_steps = whole_of("TUNE_STEPS", s.size.steps, 1, 1000000000000);
     s.fresh = flag_of("FRESH");
     s.keep_going = flag_of("KEEP_GOING");
     s.dry_run = flag_of("DRY_RUN");

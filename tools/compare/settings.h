@@ -25,6 +25,7 @@ struct Settings {
     int64_t seeds = 0, first_seed = 1;       // seeds 0: as many as MINUTES allows, or by looks
     std::vector<int64_t> looks;              // SEEDS=auto: after how many seeds it is asked whether more are needed (looks.h)
     double minutes = 10;
+    int64_t tune_steps = 0;                  // that rates are measured and looked up for
     Size size;
     std::string size_name, schedule, final_fraction, data, suffix, name, build, runs_dir, baseline, records, rates_file;
     std::vector<std::string> extra, launch;

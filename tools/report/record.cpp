@@ -24,6 +24,12 @@ static void shorten_paths(json& j) {
 
 static std::string dumped(const json& j, int indent) { return j.dump(indent, ' ', false, json::error_handler_t::replace) + "\n"; }
 
+void write_record_json(const std::string& path, json j) {
+    shorten_paths(j);
+    fs::create_directories(fs::path(path).parent_path());
+    replace_if_changed(path, dumped(j, 1));
+}
+
 static std::string thinned_metrics(const Run& run) {
     // Six digits of a training loss: a picture shows three. Steps of thinned points are not whole; they stand for a few each.
     std::string text;
@@ -85,11 +91,8 @@ size_t write_records(const std::string& from, const std::string& to, Problems& p
             written += write_record(entry.path().string(), to + part + "/" + name_of(entry.path()), problems);
         }
         for (const char* file : {"/comparison.json", "/learning_rates.json"}) {
-            json j = read_json(from + part + file);
-            if (!j.is_object()) continue;
-            shorten_paths(j);
-            fs::create_directories(to + part);
-            replace_if_changed(to + part + file, dumped(j, 1));
+            const json j = read_json(from + part + file);
+            if (j.is_object()) write_record_json(to + part + file, j);
         }
     }
     ensure(runs > 0, "%s: no run in it (a folder with config.json and metrics.jsonl)", from.c_str());

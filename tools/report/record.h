@@ -12,6 +12,9 @@
 // is left alone.
 bool write_record(const std::string& from, const std::string& to, Problems& problems);
 
+// A comparison's comparison.json or learning_rates.json into its record, without paths; left alone if it would not change.
+void write_record_json(const std::string& path, nlohmann::json j);
+
 // Records every finished run in `from`: one run into to/RUN, or a whole comparison, whose comparison.json, learning_rates.json and
 // folders match-*/ and tune/ are mirrored. Returns how many runs are recorded.
 size_t write_records(const std::string& from, const std::string& to, Problems& problems);
