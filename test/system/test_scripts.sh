@@ -243,6 +243,9 @@ check "what does not fit at all is said before training" 1 "GiB of memory and th
     VARIANTS="qkv gqa" MEMORY=1000000000000000
 check "records are kept" 0 "" compare NAME=r VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"
 check "(thinned logs)" 0 "" test -s "$T/records/r/gqa-rope-1/metrics.jsonl"
+check "(of runs that were trained without, too)" 0 "done before, kept" compare VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/late"
+check "(with the comparison's plan and rates)" 0 "" test -s "$T/late/c/gqa-rope-1/signature" -a -s "$T/late/c/comparison.json" \
+    -a -s "$T/late/c/learning_rates.json"
 rm -r "$T/runs/r"
 check "a comparison is taken up from its records" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare NAME=r \
     VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"

@@ -218,6 +218,7 @@ JobsResult run_jobs(const std::vector<Job>& jobs, const Place& place, const std:
             if (done[next - 1]) {
                 crew.settled++;
                 crew.result.kept++;
+                keep_missing_record(job);
                 display_message(crew.display, format("[%zu/%zu] %s: done before, kept", next, crew.total, job.label.c_str()));
                 after(job);
                 continue;

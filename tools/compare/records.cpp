@@ -21,6 +21,10 @@ static bool is_record_of(const Job& job, const fs::path& folder) {
     return file_exists(path) && file_read(path, 1 << 20) == job.signature + "\n";
 }
 
+void keep_missing_record(const Job& job) {
+    if (!job.record.empty() && !is_record_of(job, job.record)) keep_record(job);
+}
+
 // RECORDS/NAME/RUN and RECORDS/NAME/match-params/RUN, of this NAME first; "" when there is none.
 static std::string find_record(const Job& job) {
     if (is_record_of(job, job.record)) return job.record;

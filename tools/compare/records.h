@@ -6,6 +6,8 @@ struct Job;
 
 // Into job.record, if it has one.
 void keep_record(const Job& job);
+// The same for a run that was done before, unless its record is there: it may have been trained without RECORDS.
+void keep_missing_record(const Job& job);
 // Puts a record with this job's signature, its own or another comparison's, back among the runs, as done.
 void fetch_record(const Job& job);
 // Of two jobs with the same row, options and data (a row that two matchings leave alike), one is trained: its result is the other's, too.
