@@ -246,6 +246,7 @@ check "(thinned logs)" 0 "" test -s "$T/records/r/gqa-rope-1/metrics.jsonl"
 check "(of runs that were trained without, too)" 0 "done before, kept" compare VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/late"
 check "(with the comparison's plan and rates)" 0 "" test -s "$T/late/c/gqa-rope-1/signature" -a -s "$T/late/c/comparison.json" \
     -a -s "$T/late/c/learning_rates.json"
+check "(and the command)" 0 "The comparison again: \`NAME=c SIZE=tiny VARIANTS='qkv gqa' SEEDS=1 STEPS=20" cat "$T/runs/c/report.md"
 rm -r "$T/runs/r"
 check "a comparison is taken up from its records" 0 "[2/2] gqa, rope, seed 1: done before, kept" compare NAME=r \
     VARIANTS="qkv gqa" STEPS=20 RECORDS="$T/records"

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <unistd.h>
 
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
@@ -168,6 +169,25 @@ int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Pl
     return std::clamp<int64_t>(int64_t(60 * s.minutes / std::max(each, 1e-9)), 1, MOST_SEEDS);
 }
 
+// What makes this comparison again, from what the environment sets; not where it runs, or how many trainers at once.
+static std::string make_command() {
+    std::vector<std::string> words;
+    for (const char* name : {"NAME", "SIZE", "VARIANTS", "POS", "SEEDS", "LOOKS", "FIRST_SEED", "MINUTES", "MATCH", "CACHE", "BASELINE", "LR",
+                             "TUNE", "TUNE_STEPS", "RATES", "LAYERS", "WIDTH", "HEADS", "CONTEXT", "BATCH_TOKENS", "STEPS", "WARMUP",
+                             "VAL_TOKENS", "VAL_EVERY", "SCHEDULE", "FINAL_FRACTION", "DATA", "VOCAB", "EXTRA", "BRANCH_FROM", "LAUNCH",
+                             "SUFFIX"})
+        if (const char* value = getenv(name); value && *value) words.push_back(std::string(name) + "=" + shell_words({value}));
+    for (char** at = environ; *at; at++) {
+        const std::string word = *at;
+        const size_t equals = word.find('=');
+        if (word.starts_with("OPTIONS_") && equals + 1 < word.size())
+            words.push_back(word.substr(0, equals + 1) + shell_words({word.substr(equals + 1)}));
+    }
+    std::string command;
+    for (const std::string& word : words) command += word + " ";
+    return command + "make compare";
+}
+
 void write_comparison(const Settings& s, const std::string& folder, const std::string& matching, const std::vector<Cell>& cells,
                       int64_t seeds, const std::string& plan, size_t finished, size_t total) {
     json j;
@@ -189,6 +209,7 @@ void write_comparison(const Settings& s, const std::string& folder, const std::s
     j["text"] = s.data;
     j["matching"] = matching;
     j["plan"] = plan;
+    j["command"] = make_command();
     j["finished"] = finished;
     j["total"] = total;
     j["runs"] = json::array();                                   // which folder belongs to which row

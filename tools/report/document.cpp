@@ -129,6 +129,7 @@ std::string for_markdown(const Document& d) {
         for (auto& p : d.problems) md += "- " + p + "\n";
         md += "\n";
     }
+    if (!c.plan.command.empty()) md += "The comparison again: `" + c.plan.command + "`\n";
     return md + "This report again: `" + d.again + "`\n";
 }
 

@@ -133,8 +133,9 @@ std::string for_html(const Document& d, double now) {
         h += "</dl></details>\n";
     }
     h += samples(c);
-    h += "<h2>Make it again</h2>\n<p>The comparison" + std::string(c.plan.command.empty() ? "'s runs" : "") +
-         ", and this report of it:</p>\n<pre>" + escape_markup((c.plan.command.empty() ? "" : c.plan.command + "\n") + d.again) +
+    h += std::string("<h2>Make it again</h2>\n<p>") + (c.plan.command.empty() ? "This report" : "The comparison, then this report of it") +
+         "; every run by itself is below.</p>\n<pre>" +
+         escape_markup((c.plan.command.empty() ? "" : c.plan.command + "\n") + d.again) +
          "</pre>\n<details><summary>Every run</summary>\n<pre>";
     for (auto& s : c.sections)
         for (auto& row : s.rows)
