@@ -172,10 +172,10 @@ int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Pl
 // What makes this comparison again, from what the environment sets; not where it runs, or how many trainers at once.
 static std::string make_command() {
     std::vector<std::string> words;
-    for (const char* name : {"NAME", "SIZE", "VARIANTS", "POS", "SEEDS", "LOOKS", "FIRST_SEED", "MINUTES", "MATCH", "CACHE", "BASELINE", "LR",
-                             "TUNE", "TUNE_STEPS", "RATES", "LAYERS", "WIDTH", "HEADS", "CONTEXT", "BATCH_TOKENS", "STEPS", "WARMUP",
-                             "VAL_TOKENS", "VAL_EVERY", "SCHEDULE", "FINAL_FRACTION", "DATA", "VOCAB", "EXTRA", "BRANCH_FROM", "LAUNCH",
-                             "SUFFIX"})
+    for (const char* name : {"NAME", "SIZE", "VARIANTS", "POS", "SEEDS", "LOOKS", "FIRST_SEED", "MINUTES", "MATCH",
+                             "CACHE", "BASELINE", "LR", "TUNE", "TUNE_STEPS", "RATES", "LAYERS", "WIDTH", "HEADS",
+                             "CONTEXT", "BATCH_TOKENS", "STEPS", "WARMUP", "VAL_TOKENS", "VAL_EVERY", "SCHEDULE",
+                             "FINAL_FRACTION", "DATA", "VOCAB", "EXTRA", "BRANCH_FROM", "LAUNCH", "SUFFIX"})
         if (const char* value = getenv(name); value && *value) words.push_back(std::string(name) + "=" + shell_words({value}));
     for (char** at = environ; *at; at++) {
         const std::string word = *at;
