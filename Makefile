@@ -311,7 +311,7 @@ $(HOST)/tools/export/export.o: CPPFLAGS += -I$(HOST)
 $(HOST)/tools/export/modeling_qvcu.inc: tools/export/modeling_qvcu.py
 	@mkdir -p $(@D)
 	@{ printf 'R"QVCU('; cat $<; printf ')QVCU"\n'; } > $@
-build/report: $(OBJ)/tools/report/report.o $(REPORT) $(COMMON)
+build/report: $(OBJ)/tools/report/report.o $(HOST)/tools/arguments.o $(REPORT) $(COMMON)
 	$(link)
 build/probe-data: $(HOST)/tools/probe_data.o $(COMMON)
 	$(link)
@@ -319,7 +319,7 @@ build/probe-table build/claims: build/%: $(HOST)/tools/claims/results.o $(HOST)/
 	$(link)
 build/probe-table: $(HOST)/tools/claims/probe_table.o
 build/claims: $(HOST)/tools/claims/claims.o
-build/scaling: $(HOST)/tools/scaling/scaling.o $(SCALING) $(REPORT) $(COMMON)
+build/scaling: $(HOST)/tools/scaling/scaling.o $(HOST)/tools/arguments.o $(SCALING) $(REPORT) $(COMMON)
 	$(link)
 build/compare: $(HOST)/tools/compare/compare.o $(COMPARE) $(REPORT) $(COMMON)
 	$(link)

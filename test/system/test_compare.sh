@@ -43,6 +43,8 @@ for row in qkv qv; do
 done
 
 # ---- rates
+expect "runs from before the search" 2 "qkv-rope-1 was trained before its rate is searched" small NAME=two VARIANTS="qkv qv" TUNE=1
+[[ ! -e $T/runs/two/tune ]]; report $? "(said before it)"
 expect "tuned rates" 0 "qv, rope: lr 0.0" small NAME=tune VARIANTS="qkv qv" TUNE=1
 [[ $(grep -c '"qv"\|"qkv"' "$T/runs/tune/learning_rates.json") == 2 && $(ls -d "$T"/runs/tune/tune/qv-rope-lr* |
     wc -l) -ge 3 ]]; report $? "(stored, with their curves)" "$(ls "$T/runs/tune/tune")"

@@ -259,7 +259,7 @@ check "with other options it is" 1 "" again
 # ---- report
 check "no runs" 1 "no run in it" "$BUILD/report" "$T/shards"
 check "no arguments" 2 "which runs?" "$BUILD/report"
-check "a wrong option" 2 "--nope: no such option" "$BUILD/report" --nope
+check "a wrong option" 2 "--nope: unknown option" "$BUILD/report" --nope
 mkdir -p "$T/odd dir's/empty"
 cp -r "$T/runs/c/qkv-rope-1" "$T/odd dir's/"
 echo '{}' >"$T/odd dir's/empty/config.json"
@@ -268,7 +268,7 @@ check "without rsvg-convert there is the SVG, and it says how to get PNG" 0 "apt
     PATH=/nonexistent "$BUILD/report" "$T/runs/c" --out "$T/no-plot"
 check "(the table)" 0 "| gqa | 2.1250 ± 0.0354 | +0.1000 | two seeds |" cat "$T/no-plot/report.md"
 check "quiet" 0 "" test -z "$("$BUILD/report" "$T/runs/c" --quiet)"
-check "a wrong level" 2 "--alpha x: give a probability" "$BUILD/report" "$T/runs/c" --alpha x
+check "a wrong level" 2 "--alpha: 'x' is not a number" "$BUILD/report" "$T/runs/c" --alpha x
 check "records want two folders" 2 "report --record RUNS DIR" "$BUILD/report" --record "$T/runs/c"
 check "records of a comparison" 0 "4 runs recorded in $T/kept" "$BUILD/report" --record "$T/runs/c" "$T/kept"
 "$BUILD/report" "$T/runs/c" --quiet --out "$T/from-runs" && "$BUILD/report" "$T/kept" --quiet --out "$T/from-records"

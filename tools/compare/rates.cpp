@@ -137,6 +137,16 @@ static std::vector<int> wanted_steps(const Search& search) {
     return {};
 }
 
+// A run that was trained before its row's rate was searched has another one. Said before the search, not after it.
+static void refuse_runs_of_other_rates(const Settings& s, const std::vector<Search>& searches, const std::string& mark) {
+    for (const Search& search : searches) {
+        const Job job = cell_job(s, *search.cell, s.first_seed, mark), tuning = tune_job(s, *search.cell, 0, mark);
+        if (s.fresh || !file_exists(job.folder + "/state/" + job.run) || file_exists(tuning.folder + "/state/" + tuning.run)) continue;
+        fail_usage("%s/%s was trained before its rate is searched: choose another NAME=..., or train it again with FRESH=1",
+                   job.folder.c_str(), job.run.c_str());
+    }
+}
+
 static bool search_rates(const Settings& s, std::vector<Search>& searches, const Place& place, const std::string& mark) {
     for (;;) {
         std::vector<Job> jobs;
@@ -188,6 +198,7 @@ bool settle_rates(const Settings& s, std::vector<Cell>& cells, const Place& plac
         fprintf(stderr, "compare: lr %s, not tuned for these settings:%s (TUNE=1 measures each one's)\n", number_word(s.size.lr).c_str(),
                 said_preset.c_str());
     if (!searches.empty()) {
+        refuse_runs_of_other_rates(s, searches, mark);
         fprintf(stderr, "compare: TUNE=1: %zu rows, at rates a factor sqrt 2 apart around %s, seed %lld, which is not used afterwards\n",
                 searches.size(), number_word(s.size.lr).c_str(), (long long)TUNE_SEED);
         if (!search_rates(s, searches, place, mark)) return false;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "runtime/run/files.h"
+#include "tools/arguments.h"
 #include "tools/report/document.h"
 #include "tools/report/fill.h"
 #include "tools/report/reading.h"
@@ -23,50 +24,30 @@
 
 namespace fs = std::filesystem;
 
-struct ReportOptions { Selection selection; std::string out; bool plot = true, help = false, record = false, fill = false, quiet = false; };
+struct ReportOptions { Selection selection; std::string out; bool no_plot = false, record = false, fill = false, quiet = false; };
 
 static const char* USAGE =
     "report RUNS... [options]: compares runs\n"
     "  RUNS               a comparison's folder (runs/NAME), single runs, or a folder of records\n"
-    "  --out DIR          where report.md, report.html, report.csv, report.json and the pictures go; default: the first RUNS\n"
-    "  --baseline NAME    variant or row that differences are taken to; default: comparison.json's, else qkv\n"
-    "  --alpha A          chance of any false verdict in a table, default 0.05; divided by comparison.json's \"looks\"\n"
-    "  --no-plot          no pictures beside the report\n"
-    "  --quiet            nothing on the terminal: for refreshing report.html while a comparison runs\n"
     "report --record RUNS DIR: keeps a small record of every finished run in DIR; `report DIR` makes everything again from it\n"
-    "report --fill TEMPLATE --out PAGE: a page with numbers and tables from reports in its holes (tools/report/fill.h)\n";
+    "report --fill TEMPLATE --out PAGE: a page with numbers and tables from reports in its holes (tools/report/fill.h)";
 
-static ReportOptions parse(int argc, char** argv) {
-    ReportOptions o;
-    for (int i = 1; i < argc; i++) {
-        std::string a = argv[i];
-        auto value = [&]() -> std::string {
-            ensure_usage(i + 1 < argc, "%s needs a value; see report --help", a.c_str());
-            return argv[++i];
-        };
-        if (a == "--help" || a == "-h") o.help = true;
-        else if (a == "--out") o.out = value();
-        else if (a == "--baseline") o.selection.baseline = value();
-        else if (a == "--alpha") {
-            std::string text = value();
-            char* end;
-            o.selection.alpha = strtod(text.c_str(), &end);
-            ensure_usage(*end == 0 && o.selection.alpha > 0 && o.selection.alpha < 0.5,
-                         "--alpha %s: give a probability between 0 and 0.5", printable(text).c_str());
-        }
-        else if (a == "--no-plot") o.plot = false;
-        else if (a == "--quiet") o.quiet = true;
-        else if (a == "--record") o.record = true;
-        else if (a == "--fill") o.fill = true;
-        else if (a[0] == '-') fail_usage("%s: no such option; see report --help", a.c_str());
-        else o.selection.folders.push_back(a);
-    }
-    ensure_usage(o.help || !o.selection.folders.empty(), "which runs? report runs/NAME; see report --help");
-    ensure_usage(o.help || !o.record || o.selection.folders.size() == 2,
-                 "report --record RUNS DIR: give the runs and the folder for their records");
-    ensure_usage(o.help || !o.fill || (o.selection.folders.size() == 1 && !o.out.empty()), "report --fill TEMPLATE --out PAGE: give both");
-    if (!o.selection.folders.empty() && o.out.empty()) o.out = o.selection.folders[0];
-    return o;
+static bool parse(int argc, char** argv, ReportOptions& o) {
+    const std::vector<Argument> table = {
+        {"out", "DIR", "where report.md, report.html, report.csv, report.json and the pictures go; default: the first RUNS", &o.out},
+        {"baseline", "NAME", "variant or row that differences are taken to; default: comparison.json's, else qkv", &o.selection.baseline},
+        {"alpha", "A", "chance of any false verdict in a table, divided by comparison.json's \"looks\"", &o.selection.alpha, 1e-9, 0.499},
+        {"no-plot", "", "no pictures beside the report", &o.no_plot},
+        {"quiet", "", "nothing on the terminal: for refreshing report.html while a comparison runs", &o.quiet},
+        {"record", "", "see above", &o.record},
+        {"fill", "", "see above", &o.fill}};
+    std::vector<std::string>& folders = o.selection.folders;
+    if (!arguments_parse(table, USAGE, argc, argv, folders)) return false;
+    ensure_usage(!folders.empty(), "which runs? report runs/NAME; see report --help");
+    ensure_usage(!o.record || folders.size() == 2, "report --record RUNS DIR: give the runs and the folder for their records");
+    ensure_usage(!o.fill || (folders.size() == 1 && !o.out.empty()), "report --fill TEMPLATE --out PAGE: give both");
+    if (o.out.empty()) o.out = folders[0];
+    return true;
 }
 
 static std::string shell_quote(const std::string& s) {
@@ -146,7 +127,7 @@ static void report(const ReportOptions& o) {
                             {"rates", d.gallery.rates, 2, "loss against learning rate"},
                             {"positions", d.gallery.positions, 2, "loss by position in the context"}};
     for (auto& sheet : sheets) {
-        if (!o.plot || sheet.pictures.empty()) continue;
+        if (o.no_plot || sheet.pictures.empty()) continue;
         std::string path = o.out + "/" + sheet.file + ".svg";
         file_replace(path, svg_file(c.name + ": " + sheet.words, sheet.pictures, sheet.columns));
         d.files.push_back({std::string(sheet.file) + ".svg", sheet.words});
@@ -176,9 +157,9 @@ static void record(const ReportOptions& o) {
 
 int main(int argc, char** argv) {
     return errors_in_one_line("report", [&]() -> int {
-        ReportOptions o = parse(argc, argv);
-        if (o.help) printf("%s", USAGE);
-        else if (o.record) record(o);
+        ReportOptions o;
+        if (!parse(argc, argv, o)) return EXIT_DONE;
+        if (o.record) record(o);
         else if (o.fill) file_replace(o.out, fill_page(o.selection.folders[0]));
         else report(o);
         return EXIT_DONE;

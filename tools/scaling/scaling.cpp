@@ -12,6 +12,7 @@
 
 #include "runtime/run/error.h"
 #include "runtime/run/files.h"
+#include "tools/arguments.h"
 #include "tools/one_line.h"
 #include "tools/report/svg.h"
 #include "tools/report/text.h"
@@ -24,37 +25,17 @@ struct ScalingOptions {
     Selection selection;
     std::string out;
     double far = GPT2_SMALL;
-    bool help = false;
 };
 
-static const char* USAGE =
-    "scaling COMPARISON COMPARISON... [options]: one comparison for each size, or for each number of tokens\n"
-    "  --out DIR          report.md, report.json and scaling.svg go there; default: terminal only\n"
-    "  --baseline NAME    default: the comparisons' own, else qkv\n"
-    "  --at N             parameters without embeddings that the fits predict; default 84934656, those of GPT-2's "
-    "124M\n";
-
-static ScalingOptions parse(int argc, char** argv) {
-    ScalingOptions o;
-    for (int i = 1; i < argc; i++) {
-        const std::string a = argv[i];
-        auto value = [&]() -> std::string {
-            ensure_usage(i + 1 < argc, "%s needs a value; see scaling --help", a.c_str());
-            return argv[++i];
-        };
-        if (a == "--help" || a == "-h") o.help = true;
-        else if (a == "--out") o.out = value();
-        else if (a == "--baseline") o.selection.baseline = value();
-        else if (a == "--at") {
-            const std::string text = value();
-            char* end;
-            o.far = strtod(text.c_str(), &end);
-            ensure_usage(*end == 0 && o.far >= 1 && std::isfinite(o.far), "--at %s: give a number of parameters",
-                         printable(text).c_str());
-        } else if (a[0] == '-') fail_usage("%s: no such option; see scaling --help", a.c_str());
-        else o.selection.folders.push_back(a);
-    }
-    return o;
+static bool parse(int argc, char** argv, ScalingOptions& o) {
+    const std::vector<Argument> table = {
+        {"out", "DIR", "report.md, report.json and scaling.svg go there; default: terminal only", &o.out},
+        {"baseline", "NAME", "default: the comparisons' own, else qkv", &o.selection.baseline},
+        {"at", "N", "parameters without embeddings that the fits predict; default: those of GPT-2's 124M", &o.far, 1, 1e15}};
+    return arguments_parse(table,
+                           "scaling COMPARISON COMPARISON... [options]: one comparison for each size, or for each "
+                           "number of tokens",
+                           argc, argv, o.selection.folders);
 }
 
 // ---- tables
@@ -265,11 +246,8 @@ static Picture differences_panel(const Scaling& s) {
 
 int main(int argc, char** argv) {
     return errors_in_one_line("scaling", [&]() -> int {
-        const ScalingOptions o = parse(argc, argv);
-        if (o.help) {
-            printf("%s", USAGE);
-            return EXIT_DONE;
-        }
+        ScalingOptions o;
+        if (!parse(argc, argv, o)) return EXIT_DONE;
         Problems problems;
         const Scaling s = load_scaling(o.selection, o.far, problems);
         const std::string text = for_markdown(s, o.far, problems);
