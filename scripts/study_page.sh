@@ -23,4 +23,7 @@ for kind in ladder budget; do
     compgen -G "$RECORDS/$kind-*" >/dev/null || continue
     "$BUILD/scaling" "$RECORDS/$kind"-*/ --out "$RECORDS/scaling-$kind" >/dev/null
 done
-"$BUILD/report" --fill "$RECORDS/page.md" --out "$(dirname "$RECORDS")/STUDY.md"
+"$BUILD/report" --fill "$RECORDS/page.md" --out "$(dirname "$RECORDS")/STUDY.md" || {
+    echo "study_page: the reports in $RECORDS are made, the page is as it was: a sentence of page.md is about other results" >&2
+    exit 1
+}

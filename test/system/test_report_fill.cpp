@@ -28,7 +28,11 @@ TEST_CASE("report --fill: numbers and tables from reports") {
     CHECK(filled("{{table a ## Same layout}}\nEnd\n") == "| x | y |\n|---|---|\n| 1 | 2 |\nEnd\n");
     CHECK(filled("{{table a/report.md ## Same layout}}\n") == "| x | y |\n|---|---|\n| 1 | 2 |\n");
     CHECK(filled("{{table a ## Same cache > ### More}}{{table a ## Same layout > ### More}}\n") == "| c || z |\n");
-    for (const char* hole : {"a layout mla difference", "a params qv difference", "a layout qv weight", "a layout qkv difference",
+    CHECK(filled("It is.{{holds a layout worse qv}}{{holds a layout order qkv qv}}{{holds a layout around-0 qv}}\n") == "It is.\n");
+    CHECK(filled("It is\n  {{holds a layout worse qv}}\nso.\n\n") == "It is\nso.\n\n");
+    for (const char* hole : {"holds a layout better qv", "holds a layout order qv qkv", "holds a layout above-0 qv",
+                             "holds a layout around-0 qkv", "holds a layout good qv", "holds a layout worse", "holds a params worse qv",
+                             "a layout mla difference", "a params qv difference", "a layout qv weight", "a layout qkv difference",
                              "a layout", "b layout qv sd", "table a ## Other", "table a ## Empty", "table a ## Empty > ### More",
                              "a layout qv difference more"}) {
         std::string message;

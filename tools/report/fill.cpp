@@ -62,14 +62,50 @@ static const json& find_section(const json& report, const std::string& matching)
     fail("no section with matching '%s'", printable(matching).c_str());
 }
 
-static std::string number(const json& report, const std::string& matching, const std::string& row, const std::string& field) {
-    const json& section = find_section(report, matching);
+static const json& find_row(const json& section, const std::string& row) {
     const json* found = row == "-" ? &section : nullptr;
     for (const json& r : section.at("rows"))
         if (r.at("row") == row) found = &r;
     ensure(found, "no row '%s'", printable(row).c_str());
-    ensure(found->contains(field), "no field '%s'", printable(field).c_str());
-    return shown(found->at(field), field);
+    return *found;
+}
+
+static std::string number(const json& report, const std::string& matching, const std::string& row, const std::string& field) {
+    const json& found = find_row(find_section(report, matching), row);
+    ensure(found.contains(field), "no field '%s'", printable(field).c_str());
+    return shown(found.at(field), field);
+}
+
+// What a row is, in the words of a claim of this kind.
+static std::string is_what(const json& row, bool of_interval) {
+    if (!of_interval) {
+        ensure(row.contains("verdict"), "has no verdict");
+        std::string verdict = row["verdict"];
+        std::replace(verdict.begin(), verdict.end(), ' ', '-');
+        return verdict;
+    }
+    const json interval = row.value("interval", json());
+    ensure(interval.is_array() && interval.size() == 2 && interval[0].is_number() && interval[1].is_number(), "has no interval");
+    return interval[0].get<double>() > 0 ? "above-0" : interval[1].get<double>() < 0 ? "below-0" : "around-0";
+}
+
+static void check_claim(const json& section, const std::string& claim, const std::vector<std::string>& rows) {
+    ensure(!rows.empty(), "a claim is {{holds NAME MATCHING CLAIM ROW...}}");
+    if (claim == "order") {
+        for (size_t i = 1; i < rows.size(); i++)
+            ensure(find_row(section, rows[i - 1]).at("val_loss") < find_row(section, rows[i]).at("val_loss"),
+                   "the page says that %s ends below %s, and it does not", printable(rows[i - 1]).c_str(), printable(rows[i]).c_str());
+        return;
+    }
+    const bool of_interval = claim.ends_with("-0");
+    const std::vector<std::string> claims = {"better", "worse", "not-told-apart", "above-0", "below-0", "around-0"};
+    ensure(std::find(claims.begin(), claims.end(), claim) != claims.end(),
+           "a claim is order, better, worse, not-told-apart, above-0, below-0 or around-0, not '%s'", printable(claim).c_str());
+    for (const std::string& row : rows) {
+        const std::string found = is_what(find_row(section, row), of_interval);
+        ensure(found == claim, "the page says that %s is %s, and it is %s", printable(row).c_str(), claim.c_str(),
+               printable(found).c_str());
+    }
 }
 
 static std::string fill_hole(const std::string& hole, const fs::path& folder) {
@@ -83,6 +119,15 @@ static std::string fill_hole(const std::string& hole, const fs::path& folder) {
         const fs::path report = name.ends_with(".md") ? folder / name : folder / name / "report.md";
         return lines_of_table(file_read(report.string(), LARGEST_REPORT), heading);
     }
+    if (first == "holds") {
+        std::string matching, claim;
+        std::vector<std::string> rows;
+        ensure(bool(words >> name >> matching >> claim), "a claim is {{holds NAME MATCHING CLAIM ROW...}}");
+        for (std::string row; words >> row;) rows.push_back(row);
+        const std::string path = (folder / name / "report.json").string();
+        check_claim(find_section(json_parse(file_read(path, LARGEST_REPORT), path), matching), claim, rows);
+        return "";
+    }
     std::string matching, row, field, more;
     ensure(words >> matching >> row >> field && !(words >> more), "a hole is {{NAME MATCHING ROW FIELD}} or {{table NAME HEADING}}");
     const std::string path = (folder / first / "report.json").string();
@@ -94,6 +139,7 @@ std::string fill_page(const std::string& template_path) {
     const fs::path folder = fs::path(template_path).parent_path();
     std::string line, page;
     for (int number = 1; std::getline(lines, line); number++) {
+        const bool had_hole = line.find("{{") != std::string::npos;
         for (size_t begin; (begin = line.find("{{")) != std::string::npos;) {
             const size_t end = line.find("}}", begin);
             ensure(end != std::string::npos, "%s:%d: {{ without }}", template_path.c_str(), number);
@@ -103,7 +149,7 @@ std::string fill_page(const std::string& template_path) {
                 fail("%s:%d: %s", template_path.c_str(), number, e.what());
             }
         }
-        page += line + "\n";
+        if (!had_hole || line.find_first_not_of(' ') != std::string::npos) page += line + "\n";      // nothing but claims: no line
     }
     return page;
 }

@@ -8,6 +8,9 @@
 //   {{NAME MATCHING - FIELD}}         of the section: sd_between_seeds, sd_of_paired_difference, tests
 //   {{table NAME HEADING...}}         the first table below the line "HEADING..." of NAME/report.md, or of NAME when that is a .md file;
 //                                     "## A > ### B" for the heading B below the heading A
+//   {{holds NAME MATCHING CLAIM ROW...}}       nothing, and an error unless it is so: the sentence beside it cannot outlive its number.
+//                                     CLAIM: better, worse, not-told-apart (the rows' verdicts); order (their mean losses rise);
+//                                     above-0, below-0, around-0 (their intervals). A line of nothing else is left out
 // A hole that cannot be filled is an error with its line.
 #pragma once
 #include <string>
