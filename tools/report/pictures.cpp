@@ -11,7 +11,7 @@
 
 static constexpr double FIRST_SHOWN = 0.05;         // curves start at 5% of the tokens: the first steps would flatten all the rest
 static constexpr double DIFFERENCE_FROM = 0.25;     // the difference panel covers the last three quarters
-static const char* MATCHINGS[] = {"layout", "params", "cache", "flops"};
+static const char* MATCHINGS[] = {"layout", "params", "flops", "cache"};     // the last alone changes the cache: no line goes back
 
 static int shape_of(const std::string& matching) {
     for (int i = 0; i < 4; i++)
@@ -200,10 +200,13 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
         shift[i] = std::min(9.0, 70.0 / all) * (before - 0.5 * (all - 1));
     }
     auto at_of = [&](size_t i) { return Point{x.at(marks[i].cache) + shift[i], y.at(marks[i].loss)}; };
-    for (size_t i = 0; i < marks.size(); i++)              // one variant's marks under the several ways of being equal
+    for (size_t i = 0; i < marks.size(); i++) {            // one variant's marks under the several ways of being equal
+        size_t next = i;
         for (size_t j = 0; j < marks.size(); j++)
-            if (marks[i].name == marks[j].name && marks[j].shape == marks[i].shape + 1)
-                p.line(at_of(i), at_of(j), stroke(marks[i].colour), 0.7);
+            if (marks[i].name == marks[j].name && marks[j].shape > marks[i].shape && (next == i || marks[j].shape < marks[next].shape))
+                next = j;
+        if (next != i) p.line(at_of(i), at_of(next), stroke(marks[i].colour), 0.7);
+    }
     std::vector<Box> taken;
     for (size_t i = 0; i < marks.size(); i++) {
         const Mark& m = marks[i];
@@ -254,6 +257,7 @@ static void draw_cache(const Comparison& c, const std::string& data, const std::
             marks.push_back({name, colours.at(name), shape_of(s.matching), cache, loss, d.corrected_half, tip});
         }
     }
+    std::stable_sort(marks.begin(), marks.end(), [](const Mark& a, const Mark& b) { return a.shape < b.shape; });
     if (!marks.empty()) g.cache.push_back(cache_panel(head + "validation loss (nats) against cache", marks, precision, base_loss));
 }
 
