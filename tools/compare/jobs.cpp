@@ -38,7 +38,7 @@ bool stop_asked() { return signals_seen > 0; }
 struct State { std::string past, signature; };
 static std::string state_path(const Job& job) { return job.folder + "/state/" + job.run; }
 static State read_state(const Job& job) {
-    if (!file_exists(state_path(job))) return {};
+    if (!job_begun(job)) return {};
     const std::string text = file_read(state_path(job), 1 << 20);
     const size_t end = text.find('\n');
     if (end == std::string::npos) return {};
@@ -48,6 +48,8 @@ static void write_state(const Job& job, const char* past) {
     fs::create_directories(job.folder + "/state");
     file_replace(state_path(job), std::string(past) + "\n" + job.signature + "\n");
 }
+
+bool job_begun(const Job& job) { return file_exists(state_path(job)); }
 
 bool job_done(const Job& job) {
     const State state = read_state(job);

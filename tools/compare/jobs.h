@@ -29,6 +29,8 @@ struct JobsResult {
     bool stopped = false;                    // by a signal: the trainers have saved
 };
 
+// True when a run of this name was begun there, with whatever options.
+bool job_begun(const Job& job);
 // True when the run is finished with this signature. Fails (exit 2) when it was made with another one.
 bool job_done(const Job& job);
 // Runs them in this order. after(job) is called when one is finished or found finished.

@@ -140,8 +140,8 @@ static std::vector<int> wanted_steps(const Search& search) {
 // A run that was trained before its row's rate was searched has another one. Said before the search, not after it.
 static void refuse_runs_of_other_rates(const Settings& s, const std::vector<Search>& searches, const std::string& mark) {
     for (const Search& search : searches) {
-        const Job job = cell_job(s, *search.cell, s.first_seed, mark), tuning = tune_job(s, *search.cell, 0, mark);
-        if (s.fresh || !file_exists(job.folder + "/state/" + job.run) || file_exists(tuning.folder + "/state/" + tuning.run)) continue;
+        const Job job = cell_job(s, *search.cell, s.first_seed, mark);
+        if (s.fresh || !job_begun(job) || job_begun(tune_job(s, *search.cell, 0, mark))) continue;
         fail_usage("%s/%s was trained before its rate is searched: choose another NAME=..., or train it again with FRESH=1",
                    job.folder.c_str(), job.run.c_str());
     }

@@ -76,14 +76,14 @@ static std::string number(const json& report, const std::string& matching, const
     return shown(found.at(field), field);
 }
 
-// What a row is, in the words of a claim of this kind.
-static std::string is_what(const json& row, bool of_interval) {
-    if (!of_interval) {
-        ensure(row.contains("verdict"), "has no verdict");
-        std::string verdict = row["verdict"];
-        std::replace(verdict.begin(), verdict.end(), ' ', '-');
-        return verdict;
-    }
+// What a row is, in the words of a claim.
+static std::string verdict_of(const json& row) {
+    ensure(row.contains("verdict"), "has no verdict");
+    std::string verdict = row["verdict"];
+    std::replace(verdict.begin(), verdict.end(), ' ', '-');
+    return verdict;
+}
+static std::string side_of(const json& row) {
     const json interval = row.value("interval", json());
     ensure(interval.is_array() && interval.size() == 2 && interval[0].is_number() && interval[1].is_number(), "has no interval");
     return interval[0].get<double>() > 0 ? "above-0" : interval[1].get<double>() < 0 ? "below-0" : "around-0";
@@ -97,15 +97,19 @@ static void check_claim(const json& section, const std::string& claim, const std
                    "the page says that %s ends below %s, and it does not", printable(rows[i - 1]).c_str(), printable(rows[i]).c_str());
         return;
     }
-    const bool of_interval = claim.ends_with("-0");
     const std::vector<std::string> claims = {"better", "worse", "not-told-apart", "above-0", "below-0", "around-0"};
     ensure(std::find(claims.begin(), claims.end(), claim) != claims.end(),
            "a claim is order, better, worse, not-told-apart, above-0, below-0 or around-0, not '%s'", printable(claim).c_str());
     for (const std::string& row : rows) {
-        const std::string found = is_what(find_row(section, row), of_interval);
+        const std::string found = claim.ends_with("-0") ? side_of(find_row(section, row)) : verdict_of(find_row(section, row));
         ensure(found == claim, "the page says that %s is %s, and it is %s", printable(row).c_str(), claim.c_str(),
                printable(found).c_str());
     }
+}
+
+static json read_report(const fs::path& folder) {
+    const std::string path = (folder / "report.json").string();
+    return json_parse(file_read(path, LARGEST_REPORT), path);
 }
 
 static std::string fill_hole(const std::string& hole, const fs::path& folder) {
@@ -124,14 +128,12 @@ static std::string fill_hole(const std::string& hole, const fs::path& folder) {
         std::vector<std::string> rows;
         ensure(bool(words >> name >> matching >> claim), "a claim is {{holds NAME MATCHING CLAIM ROW...}}");
         for (std::string row; words >> row;) rows.push_back(row);
-        const std::string path = (folder / name / "report.json").string();
-        check_claim(find_section(json_parse(file_read(path, LARGEST_REPORT), path), matching), claim, rows);
+        check_claim(find_section(read_report(folder / name), matching), claim, rows);
         return "";
     }
     std::string matching, row, field, more;
     ensure(words >> matching >> row >> field && !(words >> more), "a hole is {{NAME MATCHING ROW FIELD}} or {{table NAME HEADING}}");
-    const std::string path = (folder / first / "report.json").string();
-    return number(json_parse(file_read(path, LARGEST_REPORT), path), matching, row, field);
+    return number(read_report(folder / first), matching, row, field);
 }
 
 std::string fill_page(const std::string& template_path) {

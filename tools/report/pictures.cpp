@@ -170,6 +170,7 @@ static void place_label(Picture& p, std::vector<Box>& taken, Point at, const std
 
 struct Mark { std::string name; int colour, shape; double cache, loss, half; std::string tip; };
 
+// marks: by shape.
 static Picture cache_panel(const std::string& title, const std::vector<Mark>& marks, const std::string& precision, double base_loss) {
     Picture p;
     p.title = title;
@@ -201,11 +202,9 @@ static Picture cache_panel(const std::string& title, const std::vector<Mark>& ma
     }
     auto at_of = [&](size_t i) { return Point{x.at(marks[i].cache) + shift[i], y.at(marks[i].loss)}; };
     for (size_t i = 0; i < marks.size(); i++) {            // one variant's marks under the several ways of being equal
-        size_t next = i;
-        for (size_t j = 0; j < marks.size(); j++)
-            if (marks[i].name == marks[j].name && marks[j].shape > marks[i].shape && (next == i || marks[j].shape < marks[next].shape))
-                next = j;
-        if (next != i) p.line(at_of(i), at_of(next), stroke(marks[i].colour), 0.7);
+        size_t next = i + 1;
+        while (next < marks.size() && marks[next].name != marks[i].name) next++;
+        if (next < marks.size()) p.line(at_of(i), at_of(next), stroke(marks[i].colour), 0.7);
     }
     std::vector<Box> taken;
     for (size_t i = 0; i < marks.size(); i++) {

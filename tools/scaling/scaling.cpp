@@ -6,7 +6,6 @@
 // tools/report/fill.h), scaling.svg.
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
