@@ -252,6 +252,9 @@ evaluate: setup-build
 exchange: setup-build
 	@$(in_turn) $(MAKE) --no-print-directory -j$(JOBS) build/export build/import
 
+# -fno-thread-jumps     in what computes: else g++ makes branches of fast_exp's limits, and of each branch a division (GELU: 3 times)
+COMPUTES  := $(shell $(CXX) -fno-thread-jumps -Werror -E -x c++ - </dev/null >/dev/null 2>&1 && echo -fno-thread-jumps)
+$(OBJ)/layers/%.o $(OBJ)/attention/%.o: CXXFLAGS += $(COMPUTES)
 $(OBJ)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,compile $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@

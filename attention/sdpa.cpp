@@ -150,7 +150,7 @@ void forward_part(const Problem& p, floatX* o, floatM* lse, const floatX* q, con
         for (int r = 0; r < rows; r++) {
             floatX* to = o + p.row(b, i0 + r) * s.o_row + size_t(h) * d2;
 #pragma omp simd
-            for (int c = 0; c < d2; c++) to[c] = floatX(out[size_t(r) * d2 + c] * inverse_sum[r]);
+            for (int c = 0; c < d2; c++) store(to[c], out[size_t(r) * d2 + c] * inverse_sum[r]);
         }
     }
 }
@@ -212,7 +212,7 @@ void write_query_gradients(floatX* dq, floatM* scratch, const Panel& x, const Pr
     for (int r = 0; r < x.rows; r++) {
         floatX* to = dq + p.row(b, x.i0 + r) * s.q_row + size_t(h) * s.d_qk;
 #pragma omp simd
-        for (int c = 0; c < s.d_qk; c++) to[c] = floatX(scratch[size_t(r) * s.d_qk + c] * p.scale);
+        for (int c = 0; c < s.d_qk; c++) store(to[c], scratch[size_t(r) * s.d_qk + c] * p.scale);
     }
 }
 
@@ -254,8 +254,8 @@ void write_key_gradients(const Backward& w, const Problem& p, const floatM* dk, 
     for (size_t t = 0; t < n; t++) {
         floatX *k_to = w.dk + (p.row(b, keys.begin) + t) * s.k_row + size_t(h) * s.d_qk,
                *v_to = w.dv + (p.row(b, keys.begin) + t) * s.v_row + size_t(h) * s.d_v;
-        for (int c = 0; c < s.d_qk; c++) k_to[c] = floatX(dk[t * s.d_qk + c]);
-        for (int c = 0; c < s.d_v && !w.same(); c++) v_to[c] = floatX(dv[t * s.d_v + c]);
+        for (int c = 0; c < s.d_qk; c++) store(k_to[c], dk[t * s.d_qk + c]);
+        for (int c = 0; c < s.d_v && !w.same(); c++) store(v_to[c], dv[t * s.d_v + c]);
     }
 }
 
@@ -306,7 +306,7 @@ void sum_heads_of_groups(const Backward& w, const Problem& p) {
         for (int c = 0; c < d; c++) {
             floatM total = heads[c];
             for (int g = 1; g < p.group(); g++) total += heads[g * head + c];
-            to[c] = floatX(total);
+            store(to[c], total);
         }
     };
 #pragma omp parallel for collapse(3) schedule(static)

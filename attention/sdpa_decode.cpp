@@ -159,7 +159,7 @@ void sdpa_decode(floatX* o, floatM* partial, const floatX* q, const floatX* q_sh
                 sum += weight * from[1];
                 for (int c = 0; c < s.d_v; c++) mixed[size_t(c)] += weight * from[2 + c];
             }
-            for (int c = 0; c < s.d_v; c++) to[c] = floatX(mixed[size_t(c)] / sum);
+            for (int c = 0; c < s.d_v; c++) store(to[c], mixed[size_t(c)] / sum);
             if (!batch.weights) continue;
             floatM* weights = batch.weights + (size_t(row) * s.NH + h) * batch.capacity;
             for (int j = 0; j <= batch.position[row]; j++) weights[j] *= fast_exp(partial_of(row, h, j / DECODE_SPLIT)[0] - top) / sum;

@@ -49,9 +49,9 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
     if constexpr (sizeof(floatX) == sizeof(floatM)) {        // the weights are the master copy
         (void)master;
 #pragma omp parallel for simd schedule(static) if (n > 16384)    // for less, waking the threads costs more than the work
-        for (size_t i = 0; i < n; i++) weights[i] = floatX(updated(i, floatM(weights[i])));
+        for (size_t i = 0; i < n; i++) store(weights[i], updated(i, floatM(weights[i])));
     } else if (!master) {                                        // tests: narrow weights without a master copy
-        for (size_t i = 0; i < n; i++) weights[i] = floatX(updated(i, floatM(weights[i])));
+        for (size_t i = 0; i < n; i++) store(weights[i], updated(i, floatM(weights[i])));
     } else if (a.rounding.stochastic) {
         const Rounding& r = a.rounding;
 #pragma omp parallel for schedule(static) if (n > 16384)
@@ -61,6 +61,6 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
         }
     } else {
 #pragma omp parallel for simd schedule(static) if (n > 16384)
-        for (size_t i = 0; i < n; i++) weights[i] = floatX(master[i] = updated(i, master[i]));
+        for (size_t i = 0; i < n; i++) store(weights[i], master[i] = updated(i, master[i]));
     }
 }

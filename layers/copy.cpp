@@ -20,13 +20,13 @@ void copy_backward(floatX* din, const floatX* dout, const CopyShape& s, bool acc
             for (int i = 0; i < s.d; i++) {
                 floatM sum = accumulate ? floatM(row[i]) : floatM(0);
                 for (int h = 0; h < s.heads; h++) sum += floatM(from[h * s.out_head + i]);
-                row[i] = floatX(sum);
+                store(row[i], sum);
             }
             continue;
         }
         for (int h = 0; h < s.heads; h++) {
             floatX* to = row + h * s.in_head;
-            for (int i = 0; i < s.d; i++) to[i] = floatX((accumulate ? floatM(to[i]) : floatM(0)) + floatM(from[h * s.out_head + i]));
+            for (int i = 0; i < s.d; i++) store(to[i], (accumulate ? floatM(to[i]) : floatM(0)) + floatM(from[h * s.out_head + i]));
         }
     }
 }

@@ -8,7 +8,8 @@
 // e^x = 2^n e^r with n = round(x log2 e), |r| <= ln2/2; Taylor to r^6 has relative error below 1.2e-7 there.
 // Clamped to [-87.3, 88]: no denormals, no infinity. ln 2 is split in two so that r keeps all its bits [Cody & Waite 1980].
 inline float fast_exp(float x) {
-    x = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
+    x = x < -87.3f ? -87.3f : x;
+    x = x > 88.0f ? 88.0f : x;
     float shifted = x * 1.44269504f + 12582912.0f;      // 1.5 * 2^23: adding it rounds to an integer held in the low bits
     float n = shifted - 12582912.0f;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;

@@ -56,8 +56,8 @@ void crossentropy_forward_backward(floatM* losses, floatX* logits, const int* ta
         losses[r] = std::log(sum) + m - target_logit;
         const floatM k = scale / sum, at_target = e[targets[r]] * k - scale;
 #pragma omp simd
-        for (int v = 0; v < V; v++) x[v] = floatX(e[v] * k);
-        x[targets[r]] = floatX(at_target);
+        for (int v = 0; v < V; v++) store(x[v], e[v] * k);
+        store(x[targets[r]], at_target);
         std::fill(x + V, x + Vp, floatX(0));
     }
 }

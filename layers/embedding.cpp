@@ -9,7 +9,7 @@ void embedding_forward(floatX* x, const int* tokens, const floatX* wte, const fl
     for (size_t r = 0; r < rows; r++) {
         const floatX *e = wte + size_t(tokens[r]) * C, *p = pos ? pos + (position ? size_t(position[r]) : r % T) * C : nullptr;
         floatX* out = x + r * C;
-        if (p) for (int c = 0; c < C; c++) out[c] = floatX(e[c] + p[c]);
+        if (p) for (int c = 0; c < C; c++) store(out[c], e[c] + p[c]);
         else std::copy(e, e + C, out);
     }
 }

@@ -14,7 +14,7 @@ inline void normalise_row(floatX* y, floatM* mean, floatM* rstd, const floatX* x
     for (int c = 0; c < C; c++) squares += (x[c] - m) * (x[c] - m);
     floatM r = floatM(1) / std::sqrt(squares / C + floatM(LAYERNORM_EPS));
 #pragma omp simd
-    for (int c = 0; c < C; c++) y[c] = floatX((x[c] - m) * r * w[c] + b[c]);
+    for (int c = 0; c < C; c++) store(y[c], (x[c] - m) * r * w[c] + b[c]);
     *mean = m;
     *rstd = r;
 }
@@ -32,7 +32,7 @@ void residual_layernorm_forward(floatX* sum, floatX* y, floatM* mean, floatM* rs
         floatX* s = sum + r * C;
         const floatX *p = x + r * C, *q = branch + r * C;
 #pragma omp simd
-        for (int c = 0; c < C; c++) s[c] = floatX(p[c] + q[c]);
+        for (int c = 0; c < C; c++) store(s[c], p[c] + q[c]);
         normalise_row(y + r * C, mean + r, rstd + r, s, w, b, C);
     }
 }
@@ -75,10 +75,10 @@ void layernorm_backward(floatX* dx, floatM* dw, floatM* db, const floatX* dy, co
             floatM mean_g = sum_g / C, mean_gn = sum_gn / C;
             if (add_to_dx) {
 #pragma omp simd
-                for (int c = 0; c < C; c++) out[c] = floatX(out[c] + s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn));
+                for (int c = 0; c < C; c++) store(out[c], out[c] + s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn));
             } else {
 #pragma omp simd
-                for (int c = 0; c < C; c++) out[c] = floatX(s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn));
+                for (int c = 0; c < C; c++) store(out[c], s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn));
             }
         }
     }

@@ -129,7 +129,7 @@ void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b
         for (size_t r = 0; gelu_out && r < rows; r++) {
             floatX *o = out + r * s.ld_out, *g = gelu_out + (o - y);
 #pragma omp simd
-            for (size_t c = 0; c < cols; c++) g[c] = floatX(gelu(floatM(o[c])));
+            for (size_t c = 0; c < cols; c++) store(g[c], gelu(floatM(o[c])));
         }
     });
 }
@@ -155,7 +155,7 @@ void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const 
             floatX* o = out + r * s.ld_in;
             const floatX* pre = pre_gelu + (o - dx);
 #pragma omp simd
-            for (size_t c = 0; c < cols; c++) o[c] = floatX(floatM(o[c]) * gelu_derivative(floatM(pre[c])));
+            for (size_t c = 0; c < cols; c++) store(o[c], floatM(o[c]) * gelu_derivative(floatM(pre[c])));
         }
     });
 }
@@ -193,5 +193,5 @@ void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floa
 
 void gelu_forward(floatX* out, const floatX* x, size_t n) {
 #pragma omp parallel for simd schedule(static) if (n > 16384)
-    for (size_t i = 0; i < n; i++) out[i] = floatX(gelu(floatM(x[i])));
+    for (size_t i = 0; i < n; i++) store(out[i], gelu(floatM(x[i])));
 }

@@ -33,11 +33,11 @@ void linear_rows_forward(floatX* y, const floatX* x, const floatX* w, const floa
             floatX* out = y + h * s.batch_out + (row + r) * s.ld_out + column;
             for (int c = 0; c < columns; c++) {
                 floatM v = sum[r * COLUMNS + c] + (b ? floatM(b[column + c]) : floatM(0));
-                out[c] = floatX(accumulate ? floatM(out[c]) + v : v);
+                store(out[c], accumulate ? floatM(out[c]) + v : v);
             }
             if (!gelu_out) continue;
             floatX* activated = gelu_out + (out - y);
-            for (int c = 0; c < columns; c++) activated[c] = floatX(gelu(floatM(out[c])));
+            for (int c = 0; c < columns; c++) store(activated[c], gelu(floatM(out[c])));
         }
     });
 }
@@ -48,7 +48,7 @@ void linear_rows_absorb(floatX* x, const floatX* y, const floatX* w, const Linea
         mix_rows(sum, COLUMNS, y + h * s.batch_out + row * s.ld_out, s.ld_out, w + h * s.batch_w + column, s.ld_w, rows, columns, s.out);
         for (int r = 0; r < rows; r++) {
             floatX* out = x + h * s.batch_x + (row + r) * s.ld_in + column;
-            for (int c = 0; c < columns; c++) out[c] = floatX(sum[r * COLUMNS + c]);
+            for (int c = 0; c < columns; c++) store(out[c], sum[r * COLUMNS + c]);
         }
     });
 }

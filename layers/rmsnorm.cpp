@@ -10,7 +10,7 @@ static void normalise_row(floatX* out, floatM* rstd, const floatX* p, const floa
     for (int c = 0; c < C; c++) squares += p[c] * p[c];
     floatM s = *rstd = floatM(1) / std::sqrt(squares / C + floatM(RMSNORM_EPS));
 #pragma omp simd
-    for (int c = 0; c < C; c++) out[c] = floatX(p[c] * s * w[c]);
+    for (int c = 0; c < C; c++) store(out[c], p[c] * s * w[c]);
 }
 
 void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, size_t rows, int C, size_t ld_x) {
@@ -25,7 +25,7 @@ void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX
         floatX* s = sum + r * C;
         const floatX *p = x + r * C, *q = branch + r * C;
 #pragma omp simd
-        for (int c = 0; c < C; c++) s[c] = floatX(p[c] + q[c]);
+        for (int c = 0; c < C; c++) store(s[c], p[c] + q[c]);
         normalise_row(y + r * C, rstd + r, s, w, C);
     }
 }
@@ -58,10 +58,10 @@ void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x,
             floatM mean_gn = sum / C;
             if (add_to_dx) {
 #pragma omp simd
-                for (int c = 0; c < C; c++) out[c] = floatX(out[c] + s * (d[c] * w[c] - p[c] * s * mean_gn));
+                for (int c = 0; c < C; c++) store(out[c], out[c] + s * (d[c] * w[c] - p[c] * s * mean_gn));
             } else {
 #pragma omp simd
-                for (int c = 0; c < C; c++) out[c] = floatX(s * (d[c] * w[c] - p[c] * s * mean_gn));
+                for (int c = 0; c < C; c++) store(out[c], s * (d[c] * w[c] - p[c] * s * mean_gn));
             }
         }
     }

@@ -10,8 +10,8 @@ template <class In> static void rotate(floatX* out, const In* in, const floatM* 
     for (int i = 0; i < half; i++) {
         floatM c = table[2 * i], s = sign * table[2 * i + 1], x = floatM(in[i]), y = floatM(in[i + half]);
         floatM first = x * c - y * s, second = x * s + y * c;
-        out[i] = floatX(add ? floatM(out[i]) + first : first);
-        out[i + half] = floatX(add ? floatM(out[i + half]) + second : second);
+        store(out[i], add ? floatM(out[i]) + first : first);
+        store(out[i + half], add ? floatM(out[i + half]) + second : second);
     }
 }
 

@@ -9,7 +9,7 @@ void swiglu_forward(floatX* y, const floatX* gate_up, size_t rows, int F) {
         const floatX *g = gate_up + r * 2 * F, *u = g + F;
         floatX* out = y + r * F;
 #pragma omp simd
-        for (int i = 0; i < F; i++) out[i] = floatX(floatM(g[i]) / (1 + fast_exp(-floatM(g[i]))) * floatM(u[i]));
+        for (int i = 0; i < F; i++) store(out[i], floatM(g[i]) / (1 + fast_exp(-floatM(g[i]))) * floatM(u[i]));
     }
 }
 
@@ -21,8 +21,8 @@ void swiglu_backward(floatX* dgate_up, const floatX* dy, const floatX* gate_up, 
 #pragma omp simd
         for (int i = 0; i < F; i++) {
             floatM x = floatM(g[i]), e = fast_exp(-x), s = 1 / (1 + e);     // 1 - s = e s, without the cancellation
-            dg[i] = floatX(floatM(d[i]) * floatM(u[i]) * (s + x * s * (e * s)));
-            du[i] = floatX(floatM(d[i]) * x * s);
+            store(dg[i], floatM(d[i]) * floatM(u[i]) * (s + x * s * (e * s)));
+            store(du[i], floatM(d[i]) * x * s);
         }
     }
 }
