@@ -32,35 +32,37 @@ void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate) {
     for (size_t i = 0; i < n; i++) sum[i] = accumulate ? sum[i] + x[i] : x[i];
 }
 
+namespace {
+struct Step { floatM clip, b1, b2, eps, low, correction2, rate, keep; };
+// The new weight; m and v in place. A function of values: as a lambda that captures by reference it is vectorised with
+// gathers of what it captured, six times as slow (docs/LOG.md, 2026-11-27).
+inline floatM updated(floatM weight, floatM& m, floatM& v, floatM grad, Step s) {
+    const floatM g = grad * s.clip;
+    m = s.b1 * m + (1 - s.b1) * g;
+    v = s.b2 * v + (1 - s.b2) * g * g;
+    const floatM w = weight * s.keep - s.rate * m / (std::sqrt(v * s.correction2) + s.eps);
+    return w > s.low ? w : s.low;
+}
+}  // namespace
+
 void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const floatM* grad, size_t n, const floatM* norm, const AdamW& a) {
     if (!std::isfinite(*norm)) return;
-    floatM clip = a.grad_clip > 0 && *norm > floatM(a.grad_clip) ? floatM(a.grad_clip) / *norm : floatM(1);
-    floatM b1 = floatM(a.beta1), b2 = floatM(a.beta2), eps = floatM(a.eps), low = floatM(a.min_value);
-    floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))),
-           correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));
-    floatM rate = floatM(a.lr) * correction1, keep = floatM(1 - a.lr * a.weight_decay);
-    auto updated = [&](size_t i, floatM weight) {
-        floatM g = grad[i] * clip;
-        floatM mi = m[i] = b1 * m[i] + (1 - b1) * g;
-        floatM vi = v[i] = b2 * v[i] + (1 - b2) * g * g;
-        floatM w = weight * keep - rate * mi / (std::sqrt(vi * correction2) + eps);
-        return w > low ? w : low;
-    };
-    if constexpr (sizeof(floatX) == sizeof(floatM)) {        // the weights are the master copy
-        (void)master;
-#pragma omp parallel for simd schedule(static) if (n > 16384)    // for less, waking the threads costs more than the work
-        for (size_t i = 0; i < n; i++) store(weights[i], updated(i, floatM(weights[i])));
-    } else if (!master) {                                        // tests: narrow weights without a master copy
-        for (size_t i = 0; i < n; i++) store(weights[i], updated(i, floatM(weights[i])));
-    } else if (a.rounding.stochastic) {
-        const Rounding& r = a.rounding;
+    const floatM clip = a.grad_clip > 0 && *norm > floatM(a.grad_clip) ? floatM(a.grad_clip) / *norm : floatM(1);
+    const floatM correction1 = floatM(1 / (1 - std::pow(a.beta1, double(a.step)))),
+                 correction2 = floatM(1 / (1 - std::pow(a.beta2, double(a.step))));
+    const Step s{clip, floatM(a.beta1), floatM(a.beta2), floatM(a.eps), floatM(a.min_value), correction2, floatM(a.lr) * correction1,
+                 floatM(1 - a.lr * a.weight_decay)};
+    if (sizeof(floatX) < sizeof(floatM) && master) {
+        const Rounding r = a.rounding;
+        if (r.stochastic) {
 #pragma omp parallel for schedule(static) if (n > 16384)
-        for (size_t i = 0; i < n; i++) {
-            master[i] = updated(i, master[i]);
-            weights[i] = stored_weight(master[i], r, i);
+            for (size_t i = 0; i < n; i++) weights[i] = stored_weight(master[i] = updated(master[i], m[i], v[i], grad[i], s), r, i);
+        } else {
+#pragma omp parallel for simd schedule(static) if (n > 16384) firstprivate(s)
+            for (size_t i = 0; i < n; i++) store(weights[i], master[i] = updated(master[i], m[i], v[i], grad[i], s));
         }
-    } else {
-#pragma omp parallel for simd schedule(static) if (n > 16384)
-        for (size_t i = 0; i < n; i++) store(weights[i], master[i] = updated(i, master[i]));
+        return;
     }
+#pragma omp parallel for simd schedule(static) if (n > 16384) firstprivate(s)      // for less, waking the threads costs more than the work
+    for (size_t i = 0; i < n; i++) store(weights[i], updated(floatM(weights[i]), m[i], v[i], grad[i], s));   // the weights are the master copy
 }

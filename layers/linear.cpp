@@ -15,31 +15,35 @@ namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
 struct Pieces { int mp, np; size_t mb, nb; };
 
-// About 12 MFLOP per piece (60-120 us: long enough to hide the overhead of a call and its packing; 4 MFLOP was 5% slower
-// at C = 128), at most 32 pieces, each at least 32 x 64. Each row of pieces copies ("packs") B once more, and each column
-// A, so among the finest cuts the one with the least copying is chosen.
+// Pieces of about 50 us (12 MFLOP in fp32, 24 in bf16): long enough to hide a call and its copies, which are of B for each row
+// of pieces and, where it is transposed, of A for each column. At most 32 pieces. Rows are halved first, down to ROWS, so that
+// pieces are written in whole lines; then columns, down to COLUMNS: with fewer, copies of a transposed B cost as much as the
+// product (3072 -> 768 for 256 rows in fp32: 68 GFLOP/s with 96 columns, 173 with 192). A product that is smaller than that is
+// still cut once each way. Measured on Zen 4 (docs/LOG.md, 2026-11-27).
 Pieces cut(size_t m, size_t n, size_t k) {
-    double flops = 2.0 * double(m) * double(n) * double(k);
-    int target = flops < 4e5 ? 1 : int(std::clamp(flops / 12e6, 2.0, 32.0));
-    Pieces best{1, 1, m, n};
-    double best_cost = double(m + n);
-    for (int mp = 1; mp <= target; mp *= 2)
-        for (int np = 1; mp * np <= target; np *= 2) {
-            size_t mb = round_up(ceil_div(m, size_t(mp)), 8), nb = round_up(ceil_div(n, size_t(np)), 16);
-            if ((mp > 1 && mb < 32) || (np > 1 && nb < 64)) continue;
-            double cost = double(m) * np + double(n) * mp;
-            bool finer = mp * np > best.mp * best.np;
-            if (finer || (mp * np == best.mp * best.np && cost < best_cost)) best = {mp, np, mb, nb}, best_cost = cost;
+    constexpr size_t ROWS = sizeof(floatX) == 2 ? 256 : 128, COLUMNS = 192;
+    constexpr double PIECE = sizeof(floatX) == 2 ? 24e6 : 12e6;
+    const double flops = 2.0 * double(m) * double(n) * double(k);
+    int left = flops < 4e5 ? 1 : int(std::clamp(flops / PIECE, 2.0, 32.0));
+    Pieces p{1, 1, m, n};
+    auto halve = [&](int& count, size_t& size, size_t whole, size_t least, size_t first, size_t step) {
+        for (; left > 1; left /= 2, count *= 2) {
+            const size_t half = round_up(ceil_div(whole, size_t(count) * 2), step);
+            if (half < (count == 1 ? first : least)) return;
+            size = half;
         }
-    best.mp = int(ceil_div(m, best.mb));
-    best.np = int(ceil_div(n, best.nb));
-    return best;
+    };
+    halve(p.mp, p.mb, m, ROWS, 32, 8);
+    halve(p.np, p.nb, n, COLUMNS, 64, 16);
+    p.mp = int(ceil_div(m, p.mb));
+    p.np = int(ceil_div(n, p.nb));
+    return p;
 }
 
 // Runs piece(head, row, rows, column, columns) for every piece of every head's m x n product, and extra(0) ..
 // extra(extras - 1), in parallel.
 template <class Piece, class Extra> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece, int extras, Extra extra) {
-    Pieces p = cut(m, n, k);
+    const Pieces p = cut(m, n, k);
     int per_head = p.mp * p.np, total = batch * per_head;
 #pragma omp parallel for schedule(dynamic, 1) if (total + extras > 1)
     for (int t = 0; t < total + extras; t++) {
