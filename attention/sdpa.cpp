@@ -14,6 +14,7 @@
 #include <limits>
 #include <vector>
 
+#include "attention/sdpa_operands.h"
 #include "attention/sdpa_tasks.h"
 #include "layers/cpu_math.h"
 #include "layers/gemm_tile.h"
@@ -34,6 +35,7 @@ struct Memory {                                              // grows to the lar
         used += round_up(n, 16);
         return p;
     }
+    Operand* operands(size_t n) { return reinterpret_cast<Operand*>(take(n)); }
 };
 thread_local Memory mine;                                    // a task's panels
 Memory shared;                                               // what a task reads or leaves for others
@@ -52,32 +54,21 @@ Problem problem(const SdpaShape& s, const PositionBias& bias) {
 
 // ---------------------------------------------------------------------------------------------- copies
 
-void copy_rows(floatM* out, const floatX* in, size_t row_stride, int rows, int d, floatM scale) {
-    for (int t = 0; t < rows; t++)
-#pragma omp simd
-        for (int c = 0; c < d; c++) out[size_t(t) * d + c] = floatM(in[t * row_stride + c]) * scale;
-}
-// out (d, ld): columns [begin, end) of the transpose of in (T, d), zero beyond T. KEYS rows of `in` at a time stay in the L1 cache.
-void copy_transposed(floatM* out, const floatX* in, size_t row_stride, int T, int d, int ld, Range columns) {
-    for (int t0 = columns.begin; t0 < columns.end; t0 += KEYS)
-        for (int c = 0; c < d; c++)
-            for (int t = t0; t < t0 + KEYS; t++) out[size_t(c) * ld + t] = t < T ? floatM(in[t * row_stride + c]) : floatM(0);
-}
-
 // The keys and values of one sequence and key/value head, as the products read them; null: not wanted.
-struct Keys { floatM *k_t, *v_t, *k, *v; };                  // (d_qk, ld), (d_v, ld), (T, d_qk), (T, d_v)
-Keys keys_at(const Problem& p, floatM* packed, int b, int kv, bool backward) {
+struct Keys { Operand *k_t, *v_t, *k, *v; };                 // terms of K^T (d_qk, ld), V^T (d_v, ld), K (T, d_qk), V (T, d_v)
+Keys keys_at(const Problem& p, Operand* packed, int b, int kv, bool backward) {
     const SdpaShape& s = p.s;
-    const size_t k_t = size_t(s.d_qk) * p.ld, v_t = size_t(s.d_v) * p.ld, k = size_t(s.T) * s.d_qk, v = size_t(s.T) * s.d_v;
-    floatM* at = packed + (size_t(b) * s.NKV + kv) * (backward ? k_t + v_t + k : k_t + v);
+    const size_t T = terms(size_t(s.T)), k_t = terms(size_t(s.d_qk)) * p.ld, v_t = terms(size_t(s.d_v)) * p.ld, k = T * s.d_qk, v = T * s.d_v;
+    Operand* at = packed + (size_t(b) * s.NKV + kv) * (backward ? k_t + v_t + k : k_t + v);
     return backward ? Keys{at, at + k_t, at + k_t + v_t, nullptr} : Keys{at, nullptr, nullptr, at + k_t};
 }
 size_t packed_size(const Problem& p, bool backward) {
     const SdpaShape& s = p.s;
-    size_t one = backward ? size_t(s.d_qk + s.d_v) * p.ld + size_t(s.T) * s.d_qk : size_t(s.d_qk) * p.ld + size_t(s.T) * s.d_v;
+    const size_t T = terms(size_t(s.T)), d_qk = terms(size_t(s.d_qk)), d_v = terms(size_t(s.d_v));
+    const size_t one = backward ? (d_qk + d_v) * p.ld + T * s.d_qk : d_qk * p.ld + T * s.d_v;
     return size_t(s.B) * s.NKV * one;
 }
-void pack_keys(const Problem& p, floatM* packed, const floatX* k, const floatX* v, bool backward) {
+void pack_keys(const Problem& p, Operand* packed, const floatX* k, const floatX* v, bool backward) {
     const SdpaShape& s = p.s;
     const int block = 8 * KEYS, blocks = int(ceil_div(size_t(p.ld), size_t(block)));
 #pragma omp parallel for collapse(3) schedule(static)
@@ -89,10 +80,11 @@ void pack_keys(const Problem& p, floatM* packed, const floatX* k, const floatX* 
                 const floatX *k_in = k + p.row(b, 0) * s.k_row + size_t(kv) * s.d_qk,
                              *v_in = v + p.row(b, 0) * s.v_row + size_t(kv) * s.d_v;
                 Keys to = keys_at(p, packed, b, kv, backward);
-                copy_transposed(to.k_t, k_in, s.k_row, s.T, s.d_qk, p.ld, t);
-                if (to.v_t) copy_transposed(to.v_t, v_in, s.v_row, s.T, s.d_v, p.ld, t);
-                if (to.k) copy_rows(to.k + size_t(t.begin) * s.d_qk, k_in + t.begin * s.k_row, s.k_row, rows, s.d_qk, 1);
-                if (to.v) copy_rows(to.v + size_t(t.begin) * s.d_v, v_in + t.begin * s.v_row, s.v_row, rows, s.d_v, 1);
+                load_transposed(to.k_t, k_in, s.k_row, s.T, s.d_qk, p.ld, t.begin, t.end, KEYS);
+                if (to.v_t) load_transposed(to.v_t, v_in, s.v_row, s.T, s.d_v, p.ld, t.begin, t.end, KEYS);
+                const size_t first = size_t(t.begin / PER_OPERAND);
+                if (to.k) load_terms(to.k + first * s.d_qk, k_in + t.begin * s.k_row, s.k_row, rows, s.d_qk, 1);
+                if (to.v) load_terms(to.v + first * s.d_v, v_in + t.begin * s.v_row, s.v_row, rows, s.d_v, 1);
             }
 }
 
@@ -111,15 +103,15 @@ void bias_table(floatM* table, const PositionBias& b, int h, int T) {
 
 // ---------------------------------------------------------------------------------------------- forward
 
-// The first n of a row of scores become exp(score + bias - largest); returns 1 / their sum, and in *lse its logarithm.
+// The first n of a row of scores become exp(scale score + bias - largest); returns 1 / their sum, and in *lse its logarithm.
 // Whole tiles are computed: what lies beyond n counts as a score of minus infinity.
-floatM softmax_row(floatM* row, floatM* lse, const floatM* bias, int n) {
+floatM softmax_row(floatM* row, floatM* lse, const floatM* bias, int n, floatM scale) {
     const int padded = int(round_up(size_t(n), KEYS));
     floatM top = -std::numeric_limits<floatM>::infinity(), sum = 0;
     std::fill(row + n, row + padded, top);
 #pragma omp simd reduction(max : top)
     for (int j = 0; j < padded; j++) {
-        row[j] += bias[j];
+        row[j] = row[j] * after(scale) + bias[j];
         top = row[j] > top ? row[j] : top;
     }
 #pragma omp simd reduction(+ : sum)
@@ -131,22 +123,24 @@ floatM softmax_row(floatM* row, floatM* lse, const floatM* bias, int n) {
 void forward_part(const Problem& p, floatX* o, floatM* lse, const floatX* q, const Keys& keys, int b, int h, Range queries) {
     const SdpaShape& s = p.s;
     const int T = s.T, d1 = s.d_qk, d2 = s.d_v;
-    mine.reserve(size_t(PANEL) * (p.ld + d1 + d2) + T + KEYS + 4 * 16);
-    floatM *P = mine.take(size_t(PANEL) * p.ld), *q_c = mine.take(size_t(PANEL) * d1), *out = mine.take(size_t(PANEL) * d2);
-    floatM* bias = mine.take(size_t(T) + KEYS);
+    mine.reserve(size_t(PANEL) * (2 * p.ld + d1 + d2) + T + KEYS + 5 * 16);
+    floatM *P = mine.take(size_t(PANEL) * p.ld), *out = mine.take(size_t(PANEL) * d2), *bias = mine.take(size_t(T) + KEYS);
+    Operand *q_rows = mine.operands(size_t(PANEL) * d1), *room = mine.operands(size_t(PANEL) * p.ld / 2);
     bias_table(bias, p.bias, h, T);
     for (int i0 = queries.begin; i0 < queries.end; i0 += PANEL) {
         const int rows = std::min(PANEL, queries.end - i0), n = i0 + rows;
-        copy_rows(q_c, q + p.row(b, i0) * s.q_row + size_t(h) * d1, s.q_row, rows, d1, p.scale);
-        tile_product<false>(P, p.ld, TileA<floatM>{q_c, size_t(d1), 1}, keys.k_t, p.ld, rows, int(round_up(size_t(n), KEYS)), d1);
+        load_rows(q_rows, q + p.row(b, i0) * s.q_row + size_t(h) * d1, s.q_row, rows, d1, p.scale);
+        const size_t q_terms = terms(size_t(d1));
+        tile_product<false>(P, p.ld, TileA<Operand>{q_rows, q_terms, 1}, keys.k_t, p.ld, rows, int(round_up(size_t(n), KEYS)), int(q_terms));
         floatM inverse_sum[PANEL];
         for (int r = 0; r < rows; r++) {
             const int i = i0 + r;
             floatM* row = P + size_t(r) * p.ld;
-            inverse_sum[r] = softmax_row(row, lse + (size_t(b) * s.NH + h) * T + i, bias + (T - 1 - i), i + 1);
+            inverse_sum[r] = softmax_row(row, lse + (size_t(b) * s.NH + h) * T + i, bias + (T - 1 - i), i + 1, p.scale);
             std::fill(row + i + 1, row + n, floatM(0));
         }
-        tile_product<false>(out, d2, TileA<floatM>{P, size_t(p.ld), 1}, keys.v, d2, rows, d2, n);
+        const TileA<Operand> weights{as_rows(room, P, p.ld, rows, n, 1), size_t(p.ld / PER_OPERAND), 1};
+        tile_product<false>(out, d2, weights, keys.v, d2, rows, d2, int(terms(size_t(n))));
         for (int r = 0; r < rows; r++) {
             floatX* to = o + p.row(b, i0 + r) * s.o_row + size_t(h) * d2;
 #pragma omp simd
@@ -160,21 +154,25 @@ void forward_part(const Problem& p, floatX* o, floatM* lse, const floatX* q, con
 // Forward was S = s Q K^T + bias, P = exp(S - lse), O = P V. A panel: `rows` queries from i0 on, against keys [begin, begin + width).
 struct Panel {
     int i0, rows, begin, width, ld;
-    floatM *q, *dout, *D;                                    // s Q (PANEL, d_qk), dO (PANEL, d_v), rowsum(dO * O) (PANEL)
-    floatM *P, *dS;                                          // (PANEL, ld)
+    floatM *D, *P, *dS;                                      // rowsum(dO * O) (PANEL); (PANEL, ld)
+    Operand *q, *dout;                                       // rows of s Q (PANEL, d_qk) and dO (PANEL, d_v), for S and dP
+    Operand *q_terms, *dout_terms;                           // the same as terms, for dK and dV
+    Operand* room;                                           // (PANEL, ld / 2)
 };
 
 // s Q, dO and D of the panel's queries.
 void load_panel(Panel& x, const Problem& p, const floatX* q, const floatX* dout, const floatX* o, int b, int h) {
     const SdpaShape& s = p.s;
-    copy_rows(x.q, q + p.row(b, x.i0) * s.q_row + size_t(h) * s.d_qk, s.q_row, x.rows, s.d_qk, p.scale);
-    copy_rows(x.dout, dout + p.row(b, x.i0) * s.o_row + size_t(h) * s.d_v, s.o_row, x.rows, s.d_v, 1);
+    const floatX *q_in = q + p.row(b, x.i0) * s.q_row + size_t(h) * s.d_qk, *dout_in = dout + p.row(b, x.i0) * s.o_row + size_t(h) * s.d_v;
+    load_rows(x.q, q_in, s.q_row, x.rows, s.d_qk, p.scale);
+    load_rows(x.dout, dout_in, s.o_row, x.rows, s.d_v, 1);
+    if (PAIRS) load_terms(x.q_terms, q_in, s.q_row, x.rows, s.d_qk, p.scale), load_terms(x.dout_terms, dout_in, s.o_row, x.rows, s.d_v, 1);
     for (int r = 0; r < x.rows; r++) {
         const floatX* o_row = o + p.row(b, x.i0 + r) * s.o_row + size_t(h) * s.d_v;
-        const floatM* d_row = x.dout + size_t(r) * s.d_v;
+        const floatX* d_row = dout_in + r * s.o_row;
         floatM sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (int c = 0; c < s.d_v; c++) sum += d_row[c] * floatM(o_row[c]);
+        for (int c = 0; c < s.d_v; c++) sum += floatM(d_row[c]) * floatM(o_row[c]);
         x.D[r] = sum;
     }
 }
@@ -183,15 +181,16 @@ void load_panel(Panel& x, const Problem& p, const floatX* q, const floatX* dout,
 // Beyond the diagonal both are zero.
 void probabilities_and_score_gradients(Panel& x, const Problem& p, const Keys& keys, const floatM* bias, const floatM* lse) {
     const int whole = int(round_up(size_t(x.width), KEYS));
-    tile_product<false>(x.P, x.ld, TileA<floatM>{x.q, size_t(p.s.d_qk), 1}, keys.k_t + x.begin, p.ld, x.rows, whole, p.s.d_qk);
-    tile_product<false>(x.dS, x.ld, TileA<floatM>{x.dout, size_t(p.s.d_v), 1}, keys.v_t + x.begin, p.ld, x.rows, whole, p.s.d_v);
+    const size_t d_qk = terms(size_t(p.s.d_qk)), d_v = terms(size_t(p.s.d_v));
+    tile_product<false>(x.P, x.ld, TileA<Operand>{x.q, d_qk, 1}, keys.k_t + x.begin, p.ld, x.rows, whole, int(d_qk));
+    tile_product<false>(x.dS, x.ld, TileA<Operand>{x.dout, d_v, 1}, keys.v_t + x.begin, p.ld, x.rows, whole, int(d_v));
     for (int r = 0; r < x.rows; r++) {
         const int i = x.i0 + r, n = std::clamp(i + 1 - x.begin, 0, x.width), padded = int(round_up(size_t(n), KEYS));
         floatM *P = x.P + size_t(r) * x.ld, *dS = x.dS + size_t(r) * x.ld;
         const floatM *bias_row = bias + (p.s.T - 1 - i) + x.begin, l = lse[i], D = x.D[r];
 #pragma omp simd
         for (int j = 0; j < padded; j++) {
-            P[j] = fast_exp(P[j] + bias_row[j] - l);
+            P[j] = fast_exp(P[j] * after(p.scale) + bias_row[j] - l);
             dS[j] = P[j] * (dS[j] - D);
         }
         std::fill(P + n, P + x.width, floatM(0));
@@ -200,19 +199,23 @@ void probabilities_and_score_gradients(Panel& x, const Problem& p, const Keys& k
 }
 
 // Forward was O = P V: dV += P^T dO.  Forward was S = (s Q) K^T: dK += dS^T (s Q).  dk and dv begin at key x.begin.
-void add_key_gradients(floatM* dk, floatM* dv, const Panel& x, const SdpaShape& s) {
-    tile_product<true>(dv, s.d_v, TileA<floatM>{x.P, 1, size_t(x.ld)}, x.dout, s.d_v, x.width, s.d_v, x.rows);
-    tile_product<true>(dk, s.d_qk, TileA<floatM>{x.dS, 1, size_t(x.ld)}, x.q, s.d_qk, x.width, s.d_qk, x.rows);
+void add_key_gradients(floatM* dk, floatM* dv, const Panel& x, const Problem& p) {
+    const int d_qk = p.s.d_qk, d_v = p.s.d_v, k = int(terms(size_t(x.rows)));
+    const Operand* P = as_terms(x.room, x.P, x.ld, x.rows, x.width, 1);
+    tile_product<true>(dv, d_v, TileA<Operand>{P, 1, size_t(x.ld)}, x.dout_terms, d_v, x.width, d_v, k);
+    const Operand* dS = as_terms(x.room, x.dS, x.ld, x.rows, x.width, p.scale);
+    tile_product<true>(dk, d_qk, TileA<Operand>{dS, 1, size_t(x.ld)}, x.q_terms, d_qk, x.width, d_qk, k);
 }
 
-// Forward was S = s Q K^T: dQ = s dS K. `scratch`: (PANEL, d_qk). The panel must hold all keys up to the diagonal.
+// Forward was S = s Q K^T: dQ = s dS K (pairs of dS have s in them). `scratch`: (PANEL, d_qk). The panel must hold all keys up to the diagonal.
 void write_query_gradients(floatX* dq, floatM* scratch, const Panel& x, const Problem& p, const Keys& keys, int b, int h) {
     const SdpaShape& s = p.s;
-    tile_product<false>(scratch, s.d_qk, TileA<floatM>{x.dS, size_t(x.ld), 1}, keys.k, s.d_qk, x.rows, s.d_qk, x.width);
+    const TileA<Operand> dS{as_rows(x.room, x.dS, x.ld, x.rows, x.width, p.scale), size_t(x.ld / PER_OPERAND), 1};
+    tile_product<false>(scratch, s.d_qk, dS, keys.k, s.d_qk, x.rows, s.d_qk, int(terms(size_t(x.width))));
     for (int r = 0; r < x.rows; r++) {
         floatX* to = dq + p.row(b, x.i0 + r) * s.q_row + size_t(h) * s.d_qk;
 #pragma omp simd
-        for (int c = 0; c < s.d_qk; c++) store(to[c], scratch[size_t(r) * s.d_qk + c] * p.scale);
+        for (int c = 0; c < s.d_qk; c++) store(to[c], scratch[size_t(r) * s.d_qk + c] * before(p.scale));
     }
 }
 
@@ -239,7 +242,8 @@ struct Backward {
     floatX *dq, *dk, *dv;
     const floatX *dout, *o, *q;
     const floatM* lse;
-    floatM *packed, *dk_heads, *dv_heads, *by_row;
+    Operand* packed;
+    floatM *dk_heads, *dv_heads, *by_row;
     bool same() const { return dk == dv; }                   // K and V are one tensor: both terms go into one sum
 };
 
@@ -266,14 +270,16 @@ void backward_part(const Backward& w, const Problem& p, int b, int h, Range quer
     const bool query_side = queries.begin < queries.end, key_side = keys.begin < keys.end, power = p.bias.kind == BiasKind::power;
     if (!query_side && !key_side) return;                    // an empty part
     const size_t key_rows = key_side ? size_t(keys.end - keys.begin) : 0;
-    mine.reserve(size_t(PANEL) * (2 * p.ld + 2 * d1 + d2 + 1) + key_rows * (d1 + d2) + 3 * (size_t(T) + KEYS) + 11 * 16);
+    mine.reserve(size_t(PANEL) * (3 * p.ld + 3 * d1 + 2 * d2 + 1) + key_rows * (d1 + d2) + 3 * (size_t(T) + KEYS) + 14 * 16);
     floatM *bias = mine.take(size_t(T) + KEYS), *scratch = mine.take(size_t(PANEL) * d1);
     floatM *dk = mine.take(key_rows * d1), *dv = w.same() ? dk : mine.take(key_rows * d2);
     BiasSlopes slopes{mine.take(size_t(T) + KEYS), mine.take(size_t(T) + KEYS), w.by_row};
     Panel x{};
     x.ld = p.ld;
-    x.q = mine.take(size_t(PANEL) * d1), x.dout = mine.take(size_t(PANEL) * d2), x.D = mine.take(PANEL);
-    x.P = mine.take(size_t(PANEL) * p.ld), x.dS = mine.take(size_t(PANEL) * p.ld);
+    x.D = mine.take(PANEL), x.P = mine.take(size_t(PANEL) * p.ld), x.dS = mine.take(size_t(PANEL) * p.ld);
+    x.q = x.q_terms = mine.operands(size_t(PANEL) * d1), x.dout = x.dout_terms = mine.operands(size_t(PANEL) * d2);
+    if (PAIRS) x.q_terms = mine.operands(size_t(PANEL) * d1), x.dout_terms = mine.operands(size_t(PANEL) * d2);
+    x.room = mine.operands(size_t(PANEL) * p.ld / 2);
     bias_table(bias, p.bias, h, T);
     if (power && query_side) {
         const floatM a = floatM(p.bias.a[h]);
@@ -291,7 +297,7 @@ void backward_part(const Backward& w, const Problem& p, int b, int h, Range quer
         x.width = (query_side ? x.i0 + x.rows : std::min(keys.end, x.i0 + x.rows)) - x.begin;
         load_panel(x, p, w.q, w.dout, w.o, b, h);
         probabilities_and_score_gradients(x, p, packed, bias, lse);
-        if (key_side) add_key_gradients(dk, dv, x, s);
+        if (key_side) add_key_gradients(dk, dv, x, p);
         if (query_side) write_query_gradients(w.dq, scratch, x, p, packed, b, h);
         if (query_side && power) bias_gradients(slopes, x, p, b, h);
     }
@@ -347,7 +353,7 @@ void sdpa_forward(floatX* o, floatM* lse, const floatX* q, const floatX* k, cons
                   const floatM* o_rope) {
     const Problem p = problem(s, bias);
     shared.reserve(packed_size(p, false) + 16);
-    floatM* packed = shared.take(packed_size(p, false));
+    Operand* packed = shared.operands(packed_size(p, false));
     pack_keys(p, packed, k, v, false);
     const int parts = parts_per_head(s.B * s.NH, s.T, PANEL, omp_get_max_threads());
 #pragma omp parallel for collapse(3) schedule(dynamic, 1)
@@ -367,7 +373,7 @@ void sdpa_backward(floatX* dq, floatX* dk, floatX* dv, floatM* dp, floatM* da, f
     const Problem p = problem(s, bias);
     const SharedSizes n = backward_sizes(p);
     shared.reserve(total(n));
-    Backward w{dq, dk, dv, dout, o, q, lse, shared.take(n.packed), nullptr, nullptr, nullptr};
+    Backward w{dq, dk, dv, dout, o, q, lse, shared.operands(n.packed), nullptr, nullptr, nullptr};
     if (n.dk_heads) w.dk_heads = shared.take(n.dk_heads), w.dv_heads = shared.take(n.dv_heads);
     if (n.by_row) w.by_row = shared.take(n.by_row);
     pack_keys(p, w.packed, k, v, true);

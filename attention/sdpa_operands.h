@@ -1,0 +1,105 @@
+// What sdpa.cpp multiplies, in the form that gemm_tile.h's products read. Usually numbers of type floatM. In bf16, on processors
+// with AVX512_BF16, pairs of bf16 (Bf16Pair): two terms of a sum in one operand, twice as many a cycle, sums in fp32 as before. Then P and
+// dS are rounded to bf16 before they are multiplied, as on tensor cores [Dao et al. 2022], and the scale is applied to the
+// products' results, since a scaled query would be rounded once more.
+//   rows:    (rows, terms(n))    a row's numbers, as A of a product whose sum runs along the row
+//   terms:   (terms(rows), n)    as B of a product whose sum runs over the rows, or as its A, transposed
+// Of an odd number of terms the last pair ends in a zero.
+#pragma once
+#include "layers/gemm_tile.h"
+#include "runtime/device/bf16.h"
+#include "runtime/device/types.h"
+
+#if defined(PRECISION_bf16) && defined(__AVX512BF16__)
+inline constexpr bool PAIRS = true;
+using Operand = Bf16Pair;
+#else
+inline constexpr bool PAIRS = false;
+using Operand = floatM;
+#endif
+static_assert(sizeof(Operand) == sizeof(floatM));            // they share memory
+inline constexpr int PER_OPERAND = PAIRS ? 2 : 1;
+inline size_t terms(size_t n) { return ceil_div(n, size_t(PER_OPERAND)); }
+
+// What numbers are multiplied by when they become operands, and what results are multiplied by.
+inline floatM before(floatM scale) { return PAIRS ? floatM(1) : scale; }
+inline floatM after(floatM scale) { return PAIRS ? scale : floatM(1); }
+
+inline uint32_t stored_bits(bf16 x) { return x.bits; }
+inline uint32_t stored_bits(floatM x) { return float_to_bf16_bits(float(x)); }
+template <class X> Bf16Pair pair(X first, X second) { return stored_bits(first) | stored_bits(second) << 16; }
+
+// rows: `rows` rows of d numbers, times before(scale).
+inline void load_rows(Operand* out, const floatX* in, size_t row_stride, int rows, int d, floatM scale) {
+    for (int t = 0; t < rows; t++) {
+        const floatX* from = in + t * row_stride;
+        Operand* to = out + size_t(t) * terms(size_t(d));
+        if constexpr (PAIRS) {
+            for (int c = 0; c < d / 2; c++) to[c] = pair(from[2 * c], from[2 * c + 1]);
+            if (d % 2) to[d / 2] = pair(from[d - 1], floatX(0));
+        } else {
+#pragma omp simd
+            for (int c = 0; c < d; c++) to[c] = floatM(from[c]) * scale;
+        }
+    }
+}
+// terms: the same numbers.
+inline void load_terms(Operand* out, const floatX* in, size_t row_stride, int rows, int d, floatM scale) {
+    if constexpr (PAIRS) {
+        for (int t = 0; t < rows; t += 2) {
+            const floatX *first = in + t * row_stride, *second = first + row_stride;
+            Operand* to = out + size_t(t / 2) * d;
+            if (t + 1 < rows)
+                for (int c = 0; c < d; c++) to[c] = pair(first[c], second[c]);
+            else
+                for (int c = 0; c < d; c++) to[c] = pair(first[c], floatX(0));
+        }
+    } else {
+        load_rows(out, in, row_stride, rows, d, scale);
+    }
+}
+// terms of the transpose (d, T): out (terms(d), ld), columns [begin, end), zero beyond T. `block` rows of `in` at a time stay in cache.
+inline void load_transposed(Operand* out, const floatX* in, size_t row_stride, int T, int d, int ld, int begin, int end, int block) {
+    for (int t0 = begin; t0 < end; t0 += block)
+        for (int c = 0; c < d; c += PER_OPERAND)
+            for (int t = t0; t < t0 + block; t++) {
+                Operand& to = out[size_t(c / PER_OPERAND) * ld + t];
+                const floatX* from = in + t * row_stride + c;
+                if (t >= T) to = Operand(0);
+                else if constexpr (PAIRS) to = pair(from[0], c + 1 < d ? from[1] : floatX(0));
+                else to = floatM(*from);
+            }
+}
+
+// Scores x (rows, n), stride ld, as operands in either form; where operands are floatM, x itself. `room`: (PANEL, ld / 2).
+inline const Operand* as_rows(Operand* room, const floatM* x, int ld, int rows, int n, floatM scale) {
+    if constexpr (PAIRS) {
+        for (int r = 0; r < rows; r++) {
+            const floatM* from = x + size_t(r) * ld;
+            bf16* to = reinterpret_cast<bf16*>(room + size_t(r) * (ld / 2));
+#pragma omp simd
+            for (int j = 0; j < n; j++) to[j].bits = float_to_bf16_bits(float(from[j] * scale));
+            if (n % 2) to[n] = bf16(0);
+        }
+        return room;
+    } else {
+        return reinterpret_cast<const Operand*>(x);      // they are of one type here
+    }
+}
+inline const Operand* as_terms(Operand* room, const floatM* x, int ld, int rows, int n, floatM scale) {
+    if constexpr (PAIRS) {
+        for (int r = 0; r < rows; r += 2) {
+            const floatM *first = x + size_t(r) * ld, *second = r + 1 < rows ? first + ld : nullptr;
+            Operand* to = room + size_t(r / 2) * ld;
+            if (second)
+#pragma omp simd
+                for (int j = 0; j < n; j++) to[j] = pair(first[j] * scale, second[j] * scale);
+            else
+#pragma omp simd
+                for (int j = 0; j < n; j++) to[j] = pair(first[j] * scale, floatM(0));
+        }
+        return room;
+    } else {
+        return reinterpret_cast<const Operand*>(x);      // they are of one type here
+    }
+}
