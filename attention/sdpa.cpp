@@ -58,7 +58,8 @@ Problem problem(const SdpaShape& s, const PositionBias& bias) {
 struct Keys { Operand *k_t, *v_t, *k, *v; };                 // terms of K^T (d_qk, ld), V^T (d_v, ld), K (T, d_qk), V (T, d_v)
 Keys keys_at(const Problem& p, Operand* packed, int b, int kv, bool backward) {
     const SdpaShape& s = p.s;
-    const size_t T = terms(size_t(s.T)), k_t = terms(size_t(s.d_qk)) * p.ld, v_t = terms(size_t(s.d_v)) * p.ld, k = T * s.d_qk, v = T * s.d_v;
+    const size_t k_t = terms(size_t(s.d_qk)) * p.ld, v_t = terms(size_t(s.d_v)) * p.ld;
+    const size_t k = terms(size_t(s.T)) * s.d_qk, v = terms(size_t(s.T)) * s.d_v;
     Operand* at = packed + (size_t(b) * s.NKV + kv) * (backward ? k_t + v_t + k : k_t + v);
     return backward ? Keys{at, at + k_t, at + k_t + v_t, nullptr} : Keys{at, nullptr, nullptr, at + k_t};
 }
@@ -80,8 +81,8 @@ void pack_keys(const Problem& p, Operand* packed, const floatX* k, const floatX*
                 const floatX *k_in = k + p.row(b, 0) * s.k_row + size_t(kv) * s.d_qk,
                              *v_in = v + p.row(b, 0) * s.v_row + size_t(kv) * s.d_v;
                 Keys to = keys_at(p, packed, b, kv, backward);
-                load_transposed(to.k_t, k_in, s.k_row, s.T, s.d_qk, p.ld, t.begin, t.end, KEYS);
-                if (to.v_t) load_transposed(to.v_t, v_in, s.v_row, s.T, s.d_v, p.ld, t.begin, t.end, KEYS);
+                load_transposed(to.k_t, k_in, s.k_row, s.T, s.d_qk, p.ld, t.begin, t.end);
+                if (to.v_t) load_transposed(to.v_t, v_in, s.v_row, s.T, s.d_v, p.ld, t.begin, t.end);
                 const size_t first = size_t(t.begin / PER_OPERAND);
                 if (to.k) load_terms(to.k + first * s.d_qk, k_in + t.begin * s.k_row, s.k_row, rows, s.d_qk, 1);
                 if (to.v) load_terms(to.v + first * s.d_v, v_in + t.begin * s.v_row, s.v_row, rows, s.d_v, 1);
@@ -130,8 +131,8 @@ void forward_part(const Problem& p, floatX* o, floatM* lse, const floatX* q, con
     for (int i0 = queries.begin; i0 < queries.end; i0 += PANEL) {
         const int rows = std::min(PANEL, queries.end - i0), n = i0 + rows;
         load_rows(q_rows, q + p.row(b, i0) * s.q_row + size_t(h) * d1, s.q_row, rows, d1, p.scale);
-        const size_t q_terms = terms(size_t(d1));
-        tile_product<false>(P, p.ld, TileA<Operand>{q_rows, q_terms, 1}, keys.k_t, p.ld, rows, int(round_up(size_t(n), KEYS)), int(q_terms));
+        const TileA<Operand> queries_a{q_rows, terms(size_t(d1)), 1};
+        tile_product<false>(P, p.ld, queries_a, keys.k_t, p.ld, rows, int(round_up(size_t(n), KEYS)), int(queries_a.i_stride));
         floatM inverse_sum[PANEL];
         for (int r = 0; r < rows; r++) {
             const int i = i0 + r;
@@ -163,10 +164,14 @@ struct Panel {
 // s Q, dO and D of the panel's queries.
 void load_panel(Panel& x, const Problem& p, const floatX* q, const floatX* dout, const floatX* o, int b, int h) {
     const SdpaShape& s = p.s;
-    const floatX *q_in = q + p.row(b, x.i0) * s.q_row + size_t(h) * s.d_qk, *dout_in = dout + p.row(b, x.i0) * s.o_row + size_t(h) * s.d_v;
+    const floatX *q_in = q + p.row(b, x.i0) * s.q_row + size_t(h) * s.d_qk,
+                 *dout_in = dout + p.row(b, x.i0) * s.o_row + size_t(h) * s.d_v;
     load_rows(x.q, q_in, s.q_row, x.rows, s.d_qk, p.scale);
     load_rows(x.dout, dout_in, s.o_row, x.rows, s.d_v, 1);
-    if (PAIRS) load_terms(x.q_terms, q_in, s.q_row, x.rows, s.d_qk, p.scale), load_terms(x.dout_terms, dout_in, s.o_row, x.rows, s.d_v, 1);
+    if (PAIRS) {
+        load_terms(x.q_terms, q_in, s.q_row, x.rows, s.d_qk, p.scale);
+        load_terms(x.dout_terms, dout_in, s.o_row, x.rows, s.d_v, 1);
+    }
     for (int r = 0; r < x.rows; r++) {
         const floatX* o_row = o + p.row(b, x.i0 + r) * s.o_row + size_t(h) * s.d_v;
         const floatX* d_row = dout_in + r * s.o_row;
@@ -207,7 +212,8 @@ void add_key_gradients(floatM* dk, floatM* dv, const Panel& x, const Problem& p)
     tile_product<true>(dk, d_qk, TileA<Operand>{dS, 1, size_t(x.ld)}, x.q_terms, d_qk, x.width, d_qk, k);
 }
 
-// Forward was S = s Q K^T: dQ = s dS K (pairs of dS have s in them). `scratch`: (PANEL, d_qk). The panel must hold all keys up to the diagonal.
+// Forward was S = s Q K^T: dQ = s dS K (pairs of dS have s in them). `scratch`: (PANEL, d_qk). The panel must hold all keys up
+// to the diagonal.
 void write_query_gradients(floatX* dq, floatM* scratch, const Panel& x, const Problem& p, const Keys& keys, int b, int h) {
     const SdpaShape& s = p.s;
     const TileA<Operand> dS{as_rows(x.room, x.dS, x.ld, x.rows, x.width, p.scale), size_t(x.ld / PER_OPERAND), 1};

@@ -6,6 +6,8 @@
 //   terms:   (terms(rows), n)    as B of a product whose sum runs over the rows, or as its A, transposed
 // Of an odd number of terms the last pair ends in a zero.
 #pragma once
+#include <utility>
+
 #include "layers/gemm_tile.h"
 #include "runtime/device/bf16.h"
 #include "runtime/device/types.h"
@@ -58,17 +60,57 @@ inline void load_terms(Operand* out, const floatX* in, size_t row_stride, int ro
         load_rows(out, in, row_stride, rows, d, scale);
     }
 }
-// terms of the transpose (d, T): out (terms(d), ld), columns [begin, end), zero beyond T. `block` rows of `in` at a time stay in cache.
-inline void load_transposed(Operand* out, const floatX* in, size_t row_stride, int T, int d, int ld, int begin, int end, int block) {
-    for (int t0 = begin; t0 < end; t0 += block)
-        for (int c = 0; c < d; c += PER_OPERAND)
-            for (int t = t0; t < t0 + block; t++) {
-                Operand& to = out[size_t(c / PER_OPERAND) * ld + t];
-                const floatX* from = in + t * row_stride + c;
+// out (N, N), stride ld_out, = the transpose of in (N, N), stride ld_in, N = LANES<T>, in registers. Stage S exchanges, in each
+// pair of rows S apart, the second's lanes without bit S for the first's with it; after all stages row and lane have changed places.
+#if defined(__GNUC__) && !defined(__clang__)
+inline constexpr bool SHUFFLES = true;
+template <class T, int S, int... LANE> inline void exchange(Vector<T>* r, std::integer_sequence<int, LANE...> lanes) {
+    constexpr int N = LANES<T>;
+    if constexpr (S < N) {
+        using Index = Vector<std::conditional_t<sizeof(T) == 8, int64_t, int32_t>>;
+        constexpr Index first{(LANE & S ? N + LANE - S : LANE)...}, second{(LANE & S ? N + LANE : LANE + S)...};
+#pragma GCC unroll 16
+        for (int i = 0; i < N; i++)
+            if (!(i & S)) {
+                const Vector<T> a = r[i], b = r[i + S];
+                r[i] = __builtin_shuffle(a, b, first);
+                r[i + S] = __builtin_shuffle(a, b, second);
+            }
+        exchange<T, 2 * S>(r, lanes);
+    }
+}
+template <class T> inline void transpose_block(T* out, size_t ld_out, const void* in, size_t ld_in) {
+    constexpr int N = LANES<T>;
+    Vector<T> r[N];
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) r[i] = *reinterpret_cast<const Vector<T>*>(static_cast<const T*>(in) + i * ld_in);
+    exchange<T, 1>(r, std::make_integer_sequence<int, N>());
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) *reinterpret_cast<Vector<T>*>(out + i * ld_out) = r[i];
+}
+#else
+inline constexpr bool SHUFFLES = false;
+template <class T> inline void transpose_block(T*, size_t, const void*, size_t) {}
+#endif
+
+// terms of the transpose (d, T): out (terms(d), ld), columns [begin, end), zero beyond T; begin and end are multiples of LANES.
+inline void load_transposed(Operand* out, const floatX* in, size_t row_stride, int T, int d, int ld, int begin, int end) {
+    constexpr int N = LANES<Operand>;
+    constexpr bool whole = SHUFFLES && (PAIRS || sizeof(floatX) == sizeof(Operand));     // a row's numbers are operands as they lie
+    const int width = int(terms(size_t(d))), blocks = whole && (!PAIRS || (d % 2 == 0 && row_stride % 2 == 0)) ? width / N : 0;
+    for (int t0 = begin; t0 < end; t0 += N) {
+        int c0 = 0;
+        for (; t0 + N <= T && c0 < blocks * N; c0 += N)
+            transpose_block(out + size_t(c0) * ld + t0, size_t(ld), in + t0 * row_stride + c0 * PER_OPERAND, row_stride / PER_OPERAND);
+        for (; c0 < width; c0++)
+            for (int t = t0; t < t0 + N; t++) {
+                Operand& to = out[size_t(c0) * ld + t];
+                const floatX* from = in + t * row_stride + c0 * PER_OPERAND;
                 if (t >= T) to = Operand(0);
-                else if constexpr (PAIRS) to = pair(from[0], c + 1 < d ? from[1] : floatX(0));
+                else if constexpr (PAIRS) to = pair(from[0], 2 * c0 + 1 < d ? from[1] : floatX(0));
                 else to = floatM(*from);
             }
+    }
 }
 
 // Scores x (rows, n), stride ld, as operands in either form; where operands are floatM, x itself. `room`: (PANEL, ld / 2).
