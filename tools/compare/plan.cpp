@@ -63,6 +63,7 @@ Job cell_job(const Settings& s, const Cell& c, int64_t seed, const std::string& 
     }
     for (const std::string& word : arguments) job.signature += word + " ";
     job.signature += "| data " + mark;
+    if (!s.suffix.empty()) job.signature += " | trainer " + s.suffix;    // (older runs in fp32 name none)
     job.seconds = c.seconds;
     return job;
 }
@@ -170,12 +171,12 @@ int64_t choose_seeds(const Settings& s, const std::vector<Cell>& cells, const Pl
 }
 
 // What makes this comparison again, from what the environment sets; not where it runs, or how many trainers at once.
-static std::string make_command() {
+static std::string make_command(const Settings& s) {
     std::vector<std::string> words;
     for (const char* name : {"NAME", "SIZE", "VARIANTS", "POS", "SEEDS", "LOOKS", "FIRST_SEED", "MINUTES", "MATCH",
                              "CACHE", "BASELINE", "LR", "TUNE", "TUNE_STEPS", "RATES", "LAYERS", "WIDTH", "HEADS",
                              "CONTEXT", "BATCH_TOKENS", "STEPS", "WARMUP", "VAL_TOKENS", "VAL_EVERY", "SCHEDULE",
-                             "FINAL_FRACTION", "DATA", "VOCAB", "EXTRA", "BRANCH_FROM", "LAUNCH", "SUFFIX"})
+                             "FINAL_FRACTION", "DATA", "VOCAB", "EXTRA", "BRANCH_FROM", "LAUNCH", "NORM", "MLP"})
         if (const char* value = getenv(name); value && *value) words.push_back(std::string(name) + "=" + shell_words({value}));
     for (char** at = environ; *at; at++) {
         const std::string word = *at;
@@ -183,6 +184,9 @@ static std::string make_command() {
         if (word.starts_with("OPTIONS_") && equals + 1 < word.size())
             words.push_back(word.substr(0, equals + 1) + shell_words({word.substr(equals + 1)}));
     }
+    const Suffix trainers = read_suffix(s.suffix);
+    if (trainers.backend != "cpu") words.push_back("BACKEND=" + trainers.backend);
+    words.push_back("PRECISION=" + trainers.precision);          // else it is the machine's choice
     std::string command;
     for (const std::string& word : words) command += word + " ";
     return command + "make compare";
@@ -209,7 +213,7 @@ void write_comparison(const Settings& s, const std::string& folder, const std::s
     j["text"] = s.data;
     j["matching"] = matching;
     j["plan"] = plan;
-    j["command"] = make_command();
+    j["command"] = make_command(s);
     j["finished"] = finished;
     j["total"] = total;
     j["runs"] = json::array();                                   // which folder belongs to which row

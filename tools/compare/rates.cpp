@@ -45,7 +45,7 @@ static json conditions(const Settings& s, const std::string& pos, const std::str
             {"final_fraction", s.final_fraction},
             {"extra", extra},
             {"pos", pos},
-            {"suffix", s.suffix},
+            {"suffix", read_suffix(s.suffix).parts},         // bf16 wants the same rates as fp32 (docs/LOG.md)
             {"text", s.data},
             {"data", mark}};
 }

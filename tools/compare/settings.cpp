@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <regex>
 #include <sstream>
 
 #include "runtime/run/config.h"
@@ -123,6 +124,13 @@ static void check_words(const Settings& s) {
                      m.c_str());
 }
 
+Suffix read_suffix(const std::string& suffix) {
+    static const std::regex pattern("(.*)-(cpu|emu|cuda)-(fp32|bf16|fp64)(-naive)?");
+    std::smatch found;
+    if (!std::regex_match(suffix, found, pattern)) return {suffix};
+    return {found[1].str() + found[4].str(), found[2], found[3]};
+}
+
 Settings read_settings() {
     Settings s;
     s.size_name = text_of("SIZE", "default");
@@ -138,7 +146,8 @@ Settings read_settings() {
     s.final_fraction = text_of("FINAL_FRACTION", "0");           // 0 lets the curves end flat (docs/LOG.md)
     s.data = text_of("DATA", "");
     s.suffix = text_of("SUFFIX", "");
-    s.name = text_of("NAME", "compare-" + s.size_name + s.suffix);
+    const Suffix trainers = read_suffix(s.suffix);
+    s.name = text_of("NAME", "compare-" + s.size_name + (trainers.backend == "cpu" ? trainers.parts : s.suffix));
     s.build = text_of("BUILD", "build");
     s.runs_dir = text_of("RUNS_DIR", "runs");
     s.baseline = text_of("BASELINE", "qkv");

@@ -40,6 +40,10 @@ struct Settings {
     std::string trainer(const std::string& variant) const { return build + "/train-" + variant + suffix; }
 };
 
+// What a suffix of trainers says: "-rmsnorm-swiglu-cuda-bf16" is the parts "-rmsnorm-swiglu" on "cuda" in "bf16"; "" is "cpu" in "fp32".
+struct Suffix { std::string parts, backend = "cpu", precision = "fp32"; };
+Suffix read_suffix(const std::string& suffix);
+
 Settings read_settings();                    // fails (exit 2) on what cannot be
 std::vector<std::string> split_words(const std::string& text);
 std::string number_word(double x);           // 0.004, 2048: the shortest that reads back as x
