@@ -1,7 +1,8 @@
 // Causal attention on the CPU. See sdpa.h for the equations; sdpa_naive.cpp is the same in loops, to read first.
 // The one idea: a panel of PANEL queries meets all keys up to the diagonal in a few products of gemm_tile.h, whose
-// operands are in cache. So no more than PANEL x T of S, P, dP and dS exists at a time. K and V are copied once into the
-// layouts that the products read (O(T d), shared by the heads of a group); queries and outputs are copied panel by panel.
+// operands are in cache: numbers, or pairs of bf16 (sdpa_operands.h). So no more than PANEL x T of S, P, dP and dS exists
+// at a time. K and V are copied once into the layouts that the products read (O(T d), shared by the heads of a group);
+// queries and outputs are copied panel by panel.
 // Threads: sdpa_tasks.h. Every sum runs over its terms in one order (keys ascending; panels of queries
 // ascending; heads of a group ascending), whichever thread computes it, so results depend neither on the number
 // of threads nor on how the work is cut.

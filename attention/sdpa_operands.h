@@ -27,9 +27,10 @@ inline size_t terms(size_t n) { return ceil_div(n, size_t(PER_OPERAND)); }
 inline floatM before(floatM scale) { return PAIRS ? floatM(1) : scale; }
 inline floatM after(floatM scale) { return PAIRS ? scale : floatM(1); }
 
-inline uint32_t stored_bits(bf16 x) { return x.bits; }
-inline uint32_t stored_bits(floatM x) { return float_to_bf16_bits(float(x)); }
-template <class X> Bf16Pair pair(X first, X second) { return stored_bits(first) | stored_bits(second) << 16; }
+template <class X> Bf16Pair pair(X first, X second) {
+    static_assert(!PAIRS || sizeof(X) == 2);                 // (in other builds it is compiled, too, but not called)
+    return bf16(first).bits | uint32_t(bf16(second).bits) << 16;
+}
 
 // rows: `rows` rows of d numbers, times before(scale).
 inline void load_rows(Operand* out, const floatX* in, size_t row_stride, int rows, int d, floatM scale) {
@@ -113,35 +114,35 @@ inline void load_transposed(Operand* out, const floatX* in, size_t row_stride, i
     }
 }
 
-// Scores x (rows, n), stride ld, as operands in either form; where operands are floatM, x itself. `room`: (PANEL, ld / 2).
+// Scores x (rows, n), stride ld, times `scale`, as operands in either form; where operands are floatM, x itself. `room`: (PANEL, ld / 2).
+// Rows are converted in whole vectors: ld is a multiple of LANES.
+#if defined(PRECISION_bf16) && defined(__AVX512BF16__)
+using Halves = uint16_t __attribute__((vector_size(32), aligned(2), may_alias));     // 16 bf16
+inline Halves rounded(const float* x, float scale) {
+    return (Halves)_mm512_cvtneps_pbh(__m512(*reinterpret_cast<const Vector<float>*>(x) * scale));
+}
 inline const Operand* as_rows(Operand* room, const floatM* x, int ld, int rows, int n, floatM scale) {
-    if constexpr (PAIRS) {
-        for (int r = 0; r < rows; r++) {
-            const floatM* from = x + size_t(r) * ld;
-            bf16* to = reinterpret_cast<bf16*>(room + size_t(r) * (ld / 2));
-#pragma omp simd
-            for (int j = 0; j < n; j++) to[j].bits = float_to_bf16_bits(float(from[j] * scale));
-            if (n % 2) to[n] = bf16(0);
-        }
-        return room;
-    } else {
-        return reinterpret_cast<const Operand*>(x);      // they are of one type here
+    for (int r = 0; r < rows; r++) {
+        Operand* to = room + size_t(r) * (ld / 2);
+        for (int j = 0; j < n; j += 16) *reinterpret_cast<Halves*>(to + j / 2) = rounded(x + size_t(r) * ld + j, scale);
+        if (n % 2) to[n / 2] &= 0xffffu;
     }
+    return room;
 }
 inline const Operand* as_terms(Operand* room, const floatM* x, int ld, int rows, int n, floatM scale) {
-    if constexpr (PAIRS) {
-        for (int r = 0; r < rows; r += 2) {
-            const floatM *first = x + size_t(r) * ld, *second = r + 1 < rows ? first + ld : nullptr;
-            Operand* to = room + size_t(r / 2) * ld;
-            if (second)
-#pragma omp simd
-                for (int j = 0; j < n; j++) to[j] = pair(first[j] * scale, second[j] * scale);
-            else
-#pragma omp simd
-                for (int j = 0; j < n; j++) to[j] = pair(first[j] * scale, floatM(0));
+    using Pairs = Vector<Bf16Pair>;
+    for (int r = 0; r < rows; r += 2) {
+        const floatM* first = x + size_t(r) * ld;
+        const bool two = r + 1 < rows;
+        for (int j = 0; j < n; j += 16) {
+            const Halves low = rounded(first + j, scale), high = two ? rounded(first + ld + j, scale) : Halves{};
+            *reinterpret_cast<Pairs*>(room + size_t(r / 2) * ld + j) =
+                __builtin_convertvector(low, Pairs) | __builtin_convertvector(high, Pairs) << 16;
         }
-        return room;
-    } else {
-        return reinterpret_cast<const Operand*>(x);      // they are of one type here
     }
+    return room;
 }
+#else
+inline const Operand* as_rows(Operand*, const floatM* x, int, int, int, floatM) { return x; }
+inline const Operand* as_terms(Operand*, const floatM* x, int, int, int, floatM) { return x; }
+#endif
