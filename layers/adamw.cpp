@@ -63,6 +63,7 @@ void adamw_update(floatX* weights, floatM* master, floatM* m, floatM* v, const f
         }
         return;
     }
-#pragma omp parallel for simd schedule(static) if (n > 16384) firstprivate(s)      // for less, waking the threads costs more than the work
-    for (size_t i = 0; i < n; i++) store(weights[i], updated(floatM(weights[i]), m[i], v[i], grad[i], s));   // the weights are the master copy
+    // The weights are the master copy. (With fewer than that, waking the threads costs more than the work.)
+#pragma omp parallel for simd schedule(static) if (n > 16384) firstprivate(s)
+    for (size_t i = 0; i < n; i++) store(weights[i], updated(floatM(weights[i]), m[i], v[i], grad[i], s));
 }
