@@ -82,6 +82,9 @@ Plan read_plan(const json& j) {
     p.baseline = text_at(j, "baseline");
     p.text = text_at(j, "text");
     p.command = text_at(j, "command");
+    // Older ones do not say the precision, which was fp32; now the machine may choose another.
+    if (const size_t end = p.command.rfind("make compare"); end != std::string::npos && p.command.find("PRECISION=") == std::string::npos)
+        p.command.insert(end, "PRECISION=fp32 ");
     p.note = text_at(j, "plan");
     p.finished = integer_at(j, "finished");
     p.total = integer_at(j, "total");
