@@ -179,6 +179,10 @@ check "a dry run prints the commands" 0 "--layers 2 --width 64 --heads 4 --conte
     compare VARIANTS=qkv DRY_RUN=1
 check "(and trains nothing)" 1 "" test -e "$T/trainer.log"
 check "two variants" 0 "[2/2] gqa, rope, seed 1" compare VARIANTS="qkv gqa" STEPS=20
+cp "$T/build/train-qkv" "$T/build/train-qkv-cpu-bf16"
+check "runs in another precision are not taken for these" 2 "| trainer -cpu-bf16" compare VARIANTS=qkv STEPS=20 SUFFIX=-cpu-bf16
+check "bf16 has the folder of fp32" 0 "/compare-tiny --run qkv-rope-1" compare NAME= VARIANTS=qkv DRY_RUN=1 SUFFIX=-cpu-bf16
+check "(and another norm its own)" 0 "/compare-tiny-rmsnorm --run" compare NAME= VARIANTS=qkv DRY_RUN=1 SUFFIX=-rmsnorm-cpu-bf16
 report=$T/runs/c/report.md
 check "the report's row" 0 "| gqa | 2.1000 | +0.1000 | one seed | 4096 | 786.4k | 1.5000 |" cat "$report"
 check "the baseline's row" 0 "| qkv | 2.0000 | 0 | baseline | 4096 | 786.4k | 1.5000 |" cat "$report"
