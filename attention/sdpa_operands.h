@@ -1,7 +1,7 @@
 // What sdpa.cpp multiplies, in the form that gemm_tile.h's products read. Usually numbers of type floatM. In bf16, on processors
 // with AVX512_BF16, pairs of bf16 (Bf16Pair): two terms of a sum in one operand, twice as many a cycle, sums in fp32 as before. Then P and
 // dS are rounded to bf16 before they are multiplied, as on tensor cores [Dao et al. 2022], and the scale is applied to the
-// products' results, since a scaled query would be rounded once more.
+// scores and to dS before it is rounded, since a scaled query would be rounded once more.
 //   rows:    (rows, terms(n))    a row's numbers, as A of a product whose sum runs along the row
 //   terms:   (terms(rows), n)    as B of a product whose sum runs over the rows, or as its A, transposed
 // Of an odd number of terms the last pair ends in a zero.

@@ -35,7 +35,7 @@ void add_gradient(floatM* sum, const floatM* x, size_t n, bool accumulate) {
 namespace {
 struct Step { floatM clip, b1, b2, eps, low, correction2, rate, keep; };
 // The new weight; m and v in place. A function of values: as a lambda that captures by reference it is vectorised with
-// gathers of what it captured, six times as slow (docs/LOG.md, 2026-11-27).
+// gathers of what it captured, nine times as slow (docs/LOG.md, 2026-11-27).
 inline floatM updated(floatM weight, floatM& m, floatM& v, floatM grad, Step s) {
     const floatM g = grad * s.clip;
     m = s.b1 * m + (1 - s.b1) * g;

@@ -12,6 +12,8 @@
 
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
+
+#include "runtime/device/bf16.h"
 #endif
 
 #if defined(__AVX512F__)
@@ -37,8 +39,9 @@ inline Vector<float> multiply_add(Vector<float> acc, Bf16Pair x, Vector<Bf16Pair
     return Vector<float>(_mm512_dpbf16_ps(__m512(acc), (__m512bh)_mm512_set1_epi32(int(x)), (__m512bh)b));
 }
 inline float multiply_add_one(float acc, Bf16Pair x, Bf16Pair b) {
-    auto number = [](uint32_t bits) { float f; memcpy(&f, &bits, 4); return f; };
-    return acc + number(x << 16) * number(b << 16) + number(x & 0xffff0000u) * number(b & 0xffff0000u);
+    auto first = [](Bf16Pair p) { return bf16_bits_to_float(uint16_t(p)); };
+    auto second = [](Bf16Pair p) { return bf16_bits_to_float(uint16_t(p >> 16)); };
+    return acc + first(x) * first(b) + second(x) * second(b);
 }
 #endif
 
