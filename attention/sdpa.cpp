@@ -109,15 +109,14 @@ void bias_table(floatM* table, const PositionBias& b, int h, int T) {
 // Whole tiles are computed: what lies beyond n counts as a score of minus infinity.
 floatM softmax_row(floatM* row, floatM* lse, const floatM* bias, int n, floatM scale) {
     const int padded = int(round_up(size_t(n), KEYS));
-    floatM top = -std::numeric_limits<floatM>::infinity(), sum = 0;
+    floatM top = -std::numeric_limits<floatM>::infinity();
     std::fill(row + n, row + padded, top);
 #pragma omp simd reduction(max : top)
     for (int j = 0; j < padded; j++) {
         row[j] = row[j] * after(scale) + bias[j];
         top = row[j] > top ? row[j] : top;
     }
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < padded; j++) sum += row[j] = fast_exp(row[j] - top);
+    const floatM sum = sum_of(padded, [=](int j) { return row[j] = fast_exp(row[j] - top); });
     *lse = top + std::log(sum);
     return 1 / sum;
 }
@@ -176,10 +175,7 @@ void load_panel(Panel& x, const Problem& p, const floatX* q, const floatX* dout,
     for (int r = 0; r < x.rows; r++) {
         const floatX* o_row = o + p.row(b, x.i0 + r) * s.o_row + size_t(h) * s.d_v;
         const floatX* d_row = dout_in + r * s.o_row;
-        floatM sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int c = 0; c < s.d_v; c++) sum += floatM(d_row[c]) * floatM(o_row[c]);
-        x.D[r] = sum;
+        x.D[r] = sum_of(s.d_v, [=](int c) { return floatM(d_row[c]) * floatM(o_row[c]); });
     }
 }
 
@@ -232,15 +228,9 @@ void bias_gradients(const BiasSlopes& t, const Panel& x, const Problem& p, int b
     for (int r = 0; r < x.rows; r++) {
         const int i = x.i0 + r;
         const floatM *dS = x.dS + size_t(r) * x.ld, *log_row = t.log + (p.s.T - 1 - i), *ratio_row = t.ratio + (p.s.T - 1 - i);
-        floatM sum_log = 0, sum_ratio = 0;
-#pragma omp simd reduction(+ : sum_log, sum_ratio)
-        for (int j = 0; j <= i; j++) {
-            sum_log += dS[j] * log_row[j];
-            sum_ratio += dS[j] * ratio_row[j];
-        }
         floatM* out = t.by_row + ((size_t(b) * p.s.NH + h) * p.s.T + i) * 2;
-        out[0] = -sum_log;
-        out[1] = -floatM(p.bias.p[h]) * sum_ratio;
+        out[0] = -sum_of(i + 1, [=](int j) { return dS[j] * log_row[j]; });
+        out[1] = -floatM(p.bias.p[h]) * sum_of(i + 1, [=](int j) { return dS[j] * ratio_row[j]; });
     }
 }
 

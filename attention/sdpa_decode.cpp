@@ -63,11 +63,10 @@ void rotate_keys(floatM* out, const floatX* k, const floatM* table, int first, i
 // One row's scores become weights: p = exp(s - top) over its n keys, 0 up to `keys`. Returns top and the sum.
 struct Softmax { floatM top, sum; };
 Softmax softmax_row(floatM* row, int n, int keys) {
-    floatM top = row[0], sum = 0;
+    floatM top = row[0];
 #pragma omp simd reduction(max : top)
     for (int j = 0; j < n; j++) top = row[j] > top ? row[j] : top;
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < n; j++) sum += row[j] = fast_exp(row[j] - top);
+    const floatM sum = sum_of(n, [=](int j) { return row[j] = fast_exp(row[j] - top); });
     std::fill(row + n, row + keys, floatM(0));
     return {top, sum};
 }

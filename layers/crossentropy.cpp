@@ -32,9 +32,7 @@ void crossentropy_forward(floatM* losses, const floatX* logits, const int* targe
     for (size_t r = 0; r < rows; r++) {
         if (targets[r] < 0) { losses[r] = 0; continue; }
         const floatX* x = logits + r * Vp;
-        floatM m = row_max(x, V), sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int v = 0; v < V; v++) sum += fast_exp(floatM(x[v]) - m);
+        const floatM m = row_max(x, V), sum = sum_of(V, [=](int v) { return fast_exp(floatM(x[v]) - m); });
         losses[r] = std::log(sum) + m - floatM(x[targets[r]]);
     }
 }
@@ -50,13 +48,10 @@ void crossentropy_forward_backward(floatM* losses, floatX* logits, const int* ta
         }
         floatM* e = as_master(x, V);
         const floatM m = row_max(e, V), target_logit = e[targets[r]];
-        floatM sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int v = 0; v < V; v++) sum += e[v] = fast_exp(e[v] - m);
+        const floatM sum = sum_of(V, [=](int v) { return e[v] = fast_exp(e[v] - m); });
         losses[r] = std::log(sum) + m - target_logit;
         const floatM k = scale / sum, at_target = e[targets[r]] * k - scale;
-#pragma omp simd
-        for (int v = 0; v < V; v++) store(x[v], e[v] * k);
+        store_row(x, size_t(V), [=](size_t v) { return e[v] * k; });
         store(x[targets[r]], at_target);
         std::fill(x + V, x + Vp, floatX(0));
     }

@@ -4,17 +4,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/cpu_math.h"
+
 namespace {
 inline void normalise_row(floatX* y, floatM* mean, floatM* rstd, const floatX* x, const floatX* w, const floatX* b, int C) {
-    floatM sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int c = 0; c < C; c++) sum += x[c];
-    floatM m = sum / C;
-#pragma omp simd reduction(+ : squares)
-    for (int c = 0; c < C; c++) squares += (x[c] - m) * (x[c] - m);
-    floatM r = floatM(1) / std::sqrt(squares / C + floatM(LAYERNORM_EPS));
-#pragma omp simd
-    for (int c = 0; c < C; c++) store(y[c], (x[c] - m) * r * w[c] + b[c]);
+    const floatM m = sum_of(C, [=](int c) { return floatM(x[c]); }) / C;
+    const floatM squares = sum_of(C, [=](int c) { return (x[c] - m) * (x[c] - m); });
+    const floatM r = floatM(1) / std::sqrt(squares / C + floatM(LAYERNORM_EPS));
+    store_row(y, size_t(C), [=](size_t c) { return (x[c] - m) * r * w[c] + b[c]; });
     *mean = m;
     *rstd = r;
 }
@@ -31,8 +28,7 @@ void residual_layernorm_forward(floatX* sum, floatX* y, floatM* mean, floatM* rs
     for (size_t r = 0; r < rows; r++) {
         floatX* s = sum + r * C;
         const floatX *p = x + r * C, *q = branch + r * C;
-#pragma omp simd
-        for (int c = 0; c < C; c++) store(s[c], p[c] + q[c]);
+        store_row(s, size_t(C), [=](size_t c) { return p[c] + q[c]; });
         normalise_row(y + r * C, mean + r, rstd + r, s, w, b, C);
     }
 }
@@ -73,13 +69,9 @@ void layernorm_backward(floatX* dx, floatM* dw, floatM* db, const floatX* dy, co
                 sum_gn += g * ((p[c] - m) * s);
             }
             floatM mean_g = sum_g / C, mean_gn = sum_gn / C;
-            if (add_to_dx) {
-#pragma omp simd
-                for (int c = 0; c < C; c++) store(out[c], out[c] + s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn));
-            } else {
-#pragma omp simd
-                for (int c = 0; c < C; c++) store(out[c], s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn));
-            }
+            auto gradient = [=](size_t c) { return s * (d[c] * w[c] - mean_g - (p[c] - m) * s * mean_gn); };
+            if (add_to_dx) store_row(out, size_t(C), [=](size_t c) { return out[c] + gradient(c); });
+            else store_row(out, size_t(C), gradient);
         }
     }
 }

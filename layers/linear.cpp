@@ -15,14 +15,19 @@ namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
 struct Pieces { int mp, np; size_t mb, nb; };
 
-// Pieces of about 50 us (12 MFLOP in fp32, 24 in bf16): long enough to hide a call and its copies, which are of B for each row
-// of pieces and, where it is transposed, of A for each column. At most 32 pieces. Rows are halved first, down to ROWS, so that
-// pieces are written in whole lines; then columns, down to COLUMNS: with fewer, copies of a transposed B cost as much as the
-// product (3072 -> 768 for 256 rows in fp32: 68 GFLOP/s with 96 columns, 173 with 192). A product that is smaller than that is
-// still cut once each way. Measured on Zen 4 (docs/LOG.md, 2026-11-27).
-Pieces cut(size_t m, size_t n, size_t k) {
-    constexpr size_t ROWS = sizeof(floatX) == 2 ? 256 : 128, COLUMNS = 192;
-    constexpr double PIECE = sizeof(floatX) == 2 ? 24e6 : 12e6;
+// How far rows and columns are halved: not below `least`, and not at all if half of the whole is below `first`.
+struct Limits { size_t rows_least, rows_first, columns_least, columns_first; };
+constexpr bool HALF = sizeof(floatX) == 2;
+// A's rows are read where they lie; B is copied for each row of pieces, so few rows are not cut.
+constexpr Limits ROWS_AS_STORED{HALF ? 256 : 128, 256, 192, 64};
+// A weight's gradient, dy^T x: A is transposed while it is copied, for each column of pieces, so columns are cut last.
+constexpr Limits ROWS_TRANSPOSED{128, 64, 192, 128};
+
+// Pieces of about 50 us (12 MFLOP in fp32, 24 in bf16): long enough to hide a call and its copies; at most 32, rows first, so
+// that pieces are written in whole lines. A product that is smaller than that is still cut once. Measured on Zen 4
+// (docs/LOG.md, 2026-11-27).
+Pieces cut(size_t m, size_t n, size_t k, const Limits& limits) {
+    constexpr double PIECE = HALF ? 24e6 : 12e6;
     const double flops = 2.0 * double(m) * double(n) * double(k);
     int left = flops < 4e5 ? 1 : int(std::clamp(flops / PIECE, 2.0, 32.0));
     Pieces p{1, 1, m, n};
@@ -33,8 +38,9 @@ Pieces cut(size_t m, size_t n, size_t k) {
             size = half;
         }
     };
-    halve(p.mp, p.mb, m, ROWS, 32, 8);
-    halve(p.np, p.nb, n, COLUMNS, 64, 16);
+    halve(p.mp, p.mb, m, limits.rows_least, limits.rows_first, 8);
+    halve(p.np, p.nb, n, limits.columns_least, limits.columns_first, 16);
+    if (p.mp * p.np == 1) halve(p.mp, p.mb, m, 32, 32, 8);   // two threads should have something to do
     p.mp = int(ceil_div(m, p.mb));
     p.np = int(ceil_div(n, p.nb));
     return p;
@@ -42,8 +48,9 @@ Pieces cut(size_t m, size_t n, size_t k) {
 
 // Runs piece(head, row, rows, column, columns) for every piece of every head's m x n product, and extra(0) ..
 // extra(extras - 1), in parallel.
-template <class Piece, class Extra> void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece, int extras, Extra extra) {
-    const Pieces p = cut(m, n, k);
+template <class Piece, class Extra>
+void for_each_piece(const Limits& limits, int batch, size_t m, size_t n, size_t k, Piece piece, int extras, Extra extra) {
+    const Pieces p = cut(m, n, k, limits);
     int per_head = p.mp * p.np, total = batch * per_head;
 #pragma omp parallel for schedule(dynamic, 1) if (total + extras > 1)
     for (int t = 0; t < total + extras; t++) {
@@ -58,7 +65,7 @@ template <class Piece, class Extra> void for_each_piece(int batch, size_t m, siz
 }
 template <class Piece>
 void for_each_piece(int batch, size_t m, size_t n, size_t k, Piece piece) {
-    for_each_piece(batch, m, n, k, piece, 0, [](int) {});
+    for_each_piece(ROWS_AS_STORED, batch, m, n, k, piece, 0, [](int) {});
 }
 
 // C = op(A) op(B) (+ C) (+ bias)
@@ -131,9 +138,8 @@ void linear_forward(floatX* y, const floatX* x, const floatX* w, const floatX* b
         floatX* out = y + h * s.batch_out + row * s.ld_out + col;
         product(true, rows, cols, s.in, in, s.ld_in, weights, s.ld_w, accumulate, out, s.ld_out, b ? b + col : nullptr);
         for (size_t r = 0; gelu_out && r < rows; r++) {
-            floatX *o = out + r * s.ld_out, *g = gelu_out + (o - y);
-#pragma omp simd
-            for (size_t c = 0; c < cols; c++) store(g[c], gelu(floatM(o[c])));
+            const floatX* o = out + r * s.ld_out;
+            store_row(gelu_out + (o - y), cols, [=](size_t c) { return gelu(floatM(o[c])); });
         }
     });
 }
@@ -158,8 +164,7 @@ void linear_backward_input(floatX* dx, const floatX* dy, const floatX* w, const 
         for (size_t r = 0; pre_gelu && r < rows; r++) {
             floatX* o = out + r * s.ld_in;
             const floatX* pre = pre_gelu + (o - dx);
-#pragma omp simd
-            for (size_t c = 0; c < cols; c++) store(o[c], floatM(o[c]) * gelu_derivative(floatM(pre[c])));
+            store_row(o, cols, [=](size_t c) { return floatM(o[c]) * gelu_derivative(floatM(pre[c])); });
         }
     });
 }
@@ -191,7 +196,7 @@ void linear_backward_weight(floatM* dw, floatM* db, const floatX* dy, const floa
         }
         for (int c = 0; c < n; c++) db[begin + c] = (accumulate ? db[begin + c] : floatM(0)) + sum[c];
     };
-    for_each_piece(shared ? 1 : s.batch, size_t(s.out), size_t(s.in), s.rows, weights,
+    for_each_piece(ROWS_TRANSPOSED, shared ? 1 : s.batch, size_t(s.out), size_t(s.in), s.rows, weights,
                    db ? int(ceil_div(size_t(s.out), COLUMNS)) : 0, bias);
 }
 

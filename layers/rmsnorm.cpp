@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/cpu_math.h"
+
 static void normalise_row(floatX* out, floatM* rstd, const floatX* p, const floatX* w, int C) {
-    floatM squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (int c = 0; c < C; c++) squares += p[c] * p[c];
+    const floatM squares = sum_of(C, [=](int c) { return p[c] * p[c]; });
     floatM s = *rstd = floatM(1) / std::sqrt(squares / C + floatM(RMSNORM_EPS));
-#pragma omp simd
-    for (int c = 0; c < C; c++) store(out[c], p[c] * s * w[c]);
+    store_row(out, size_t(C), [=](size_t c) { return p[c] * s * w[c]; });
 }
 
 void rmsnorm_forward(floatX* y, floatM* rstd, const floatX* x, const floatX* w, size_t rows, int C, size_t ld_x) {
@@ -24,8 +23,7 @@ void residual_rmsnorm_forward(floatX* sum, floatX* y, floatM* rstd, const floatX
     for (size_t r = 0; r < rows; r++) {
         floatX* s = sum + r * C;
         const floatX *p = x + r * C, *q = branch + r * C;
-#pragma omp simd
-        for (int c = 0; c < C; c++) store(s[c], p[c] + q[c]);
+        store_row(s, size_t(C), [=](size_t c) { return p[c] + q[c]; });
         normalise_row(y + r * C, rstd + r, s, w, C);
     }
 }
@@ -52,17 +50,11 @@ void rmsnorm_backward(floatX* dx, floatM* dw, const floatX* dy, const floatX* x,
         for (size_t r = 0; r < rows; r++) {
             const floatX *d = dy + r * C, *p = x + r * ld_x;
             floatX* out = dx + r * ld_x;
-            floatM s = rstd[r], sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int c = 0; c < C; c++) sum += d[c] * w[c] * (p[c] * s);
-            floatM mean_gn = sum / C;
-            if (add_to_dx) {
-#pragma omp simd
-                for (int c = 0; c < C; c++) store(out[c], out[c] + s * (d[c] * w[c] - p[c] * s * mean_gn));
-            } else {
-#pragma omp simd
-                for (int c = 0; c < C; c++) store(out[c], s * (d[c] * w[c] - p[c] * s * mean_gn));
-            }
+            const floatM s = rstd[r];
+            const floatM mean_gn = sum_of(C, [=](int c) { return d[c] * w[c] * (p[c] * s); }) / C;
+            auto gradient = [=](size_t c) { return s * (d[c] * w[c] - p[c] * s * mean_gn); };
+            if (add_to_dx) store_row(out, size_t(C), [=](size_t c) { return out[c] + gradient(c); });
+            else store_row(out, size_t(C), gradient);
         }
     }
 }

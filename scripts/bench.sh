@@ -2,6 +2,7 @@
 # Speed, side by side in one run: the whole training step in fp32 and bf16, the same matrix products alone
 # (the limit), and PyTorch's step at its best setting of fp32 and bf16.
 # Called by `make bench`. Nothing else should run on the machine: the last field of the peer's line shows how much did.
+# The first round tries every setting of PyTorch, the others its best one.
 #   ROUNDS=3 how often the sides take turns   SECONDS_EACH=8 per measurement   THREADS=2   PYTHON=python3 one that can import torch
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,8 +27,16 @@ field() { sed -n "s/.* $1 \([0-9.]*\).*/\1/p"; }     # the number after a word o
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
+
+# Ratios are of the same round, and the median of them is shown: the machine may be slower in another.
+ratio() {
+    paste <(field tokens_per_s <"$results/$1") <(field tokens_per_s <"$results/$2") | awk 'NF == 2 { print $1 / $2 }' | median |
+        awk '{ printf "%.2f", $1 } END { if (!NR) printf "-" }'
+}
+speed() { field tokens_per_s <"$results/$1" | median | awk '{ printf "%.0f", $1 } END { if (!NR) printf "-" }'; }
+share() { field percent_of_products <"$results/$1" | median | awk '{ printf "%.0f%%", $1 }'; }
 bench_shape() {      # name, layers width heads context vocab batch
-    local name=$1 suffix line; shift
+    local name=$1 suffix line best='' setting; shift
     rm -f "$results"/step* "$results/peer"
     touch "$results/peer"
     for ((i = 0; i < ROUNDS; i++)); do
@@ -38,29 +47,26 @@ bench_shape() {      # name, layers width heads context vocab batch
         done
         if [[ -n ${PYTHON:-} ]]; then
             line=$("$PYTHON" test/bench/peer_torch.py --layers "$1" --width "$2" --heads "$3" --context "$4" \
-                --vocab "$5" --batch "$6" --threads "$THREADS" --seconds "$SECONDS_EACH" | tail -1)
+                --vocab "$5" --batch "$6" --threads "$THREADS" --seconds "$SECONDS_EACH" --only "$best" | tail -1)
             echo "$line"
+            best=$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' <<<"$line")       # found once; the later rounds are for the machine's moods
             echo "$line" >>"$results/peer"
         fi
     done
-    awk -v n="$name" -v fp32="$(field tokens_per_s <"$results/step" | median)" \
-        -v bf16="$(field tokens_per_s <"$results/step-cpu-bf16" | median)" \
-        -v products="$(field percent_of_products <"$results/step" | median)" -v peer="$(field tokens_per_s <"$results/peer" | median)" \
-        -v setting="$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' "$results/peer" | sort | uniq -c | sort -rn |
-        awk 'NR == 1 { print $2 }')" 'BEGIN {
-            ratio32 = peer ? sprintf("%.2f", fp32 / peer) : "-"; ratio16 = peer ? sprintf("%.2f", bf16 / peer) : "-"
-            printf "| %s | %.0f | %.0f | %.2f | %s | %s | %s | %s | %.0f%% |\n", n, fp32, bf16, bf16 / fp32, peer ? \
-                sprintf("%.0f", peer) : "-", peer ? setting : "-", ratio32, ratio16, products }' >>"$results/table"
+    setting=$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' "$results/peer" | head -1)
+    echo "| $name | $(speed step) | $(speed step-cpu-bf16) | $(ratio step-cpu-bf16 step) |" \
+        "$(speed peer) | ${setting:--} | $(ratio step peer) |" \
+        "$(ratio step-cpu-bf16 peer) | $(share step) | $(share step-cpu-bf16) |" >>"$results/table"
 }
 bench_shape "L4 C128 NH4 T128 V256 B16" 4 128 4 128 256 16
 bench_shape "L6 C384 NH6 T256 V4096 B8" 6 384 6 256 4096 8
 bench_shape "GPT-2 124M: L12 C768 NH12 T64 V50257 B4" 12 768 12 64 50257 4
 
 echo
-echo "medians of $ROUNDS rounds, $THREADS threads; PyTorch: its fastest setting;"
-echo "limit: the step's matrix products alone in fp32, with the best library here"
+echo "medians of $ROUNDS rounds, $THREADS threads; PyTorch: its fastest setting; the last columns: the step's speed as a part of its"
+echo "matrix products' alone, operands in cache, with the best library here (fp32) and oneDNN's bf16 (bf16)"
 echo
 echo "| shape | fp32, tokens/s | bf16 | bf16 / fp32 | PyTorch | its setting | fp32 / PyTorch | bf16 / PyTorch |" \
-    "fp32, of the products alone |"
-echo "|---|---|---|---|---|---|---|---|---|"
+    "fp32, of the products alone | bf16, of its own |"
+echo "|---|---|---|---|---|---|---|---|---|---|"
 cat "$results/table"
