@@ -15,13 +15,15 @@ namespace {
 // An m x n product over k, cut into mp x np pieces of mb x nb elements.
 struct Pieces { int mp, np; size_t mb, nb; };
 
-// How far rows and columns are halved: not below `least`, and not at all if half of the whole is below `first`.
-struct Limits { size_t rows_least, rows_first, columns_least, columns_first; };
+// How far rows and columns are halved: not below `least`, and not at all if half of the whole is below `first`. If that leaves fewer than
+// `enough` pieces, rows are halved down to 64 after all.
+struct Limits { size_t rows_least, rows_first, columns_least, columns_first; int enough; };
 constexpr bool HALF = sizeof(floatX) == 2;
 // A's rows are read where they lie; B is copied for each row of pieces, so few rows are not cut.
-constexpr Limits ROWS_AS_STORED{HALF ? 256 : 128, 256, 192, 64};
-// A weight's gradient, dy^T x: A is transposed while it is copied, for each column of pieces, so columns are cut last.
-constexpr Limits ROWS_TRANSPOSED{128, 64, 192, 128};
+constexpr Limits ROWS_AS_STORED{HALF ? 256 : 128, 256, 192, 64, 2};
+// A weight's gradient, dy^T x: A is transposed while it is copied, for each column of pieces, so columns are cut last. Small weights
+// would make two pieces, with which many cores stand idle; four cost two threads 3%.
+constexpr Limits ROWS_TRANSPOSED{128, 64, 192, 128, 8};
 
 // Pieces of about 50 us (12 MFLOP in fp32, 24 in bf16): long enough to hide a call and its copies; at most 32, rows first, so
 // that pieces are written in whole lines. A product that is smaller than that is still cut once. Measured on Zen 4
@@ -40,7 +42,7 @@ Pieces cut(size_t m, size_t n, size_t k, const Limits& limits) {
     };
     halve(p.mp, p.mb, m, limits.rows_least, limits.rows_first, 8);
     halve(p.np, p.nb, n, limits.columns_least, limits.columns_first, 16);
-    if (p.mp * p.np == 1) halve(p.mp, p.mb, m, 32, 32, 8);   // two threads should have something to do
+    if (p.mp * p.np < limits.enough) halve(p.mp, p.mb, m, 64, 32, 8);
     p.mp = int(ceil_div(m, p.mb));
     p.np = int(ceil_div(n, p.nb));
     return p;
