@@ -36,7 +36,7 @@ ratio() {
 speed() { field tokens_per_s <"$results/$1" | median | awk '{ printf "%.0f", $1 } END { if (!NR) printf "-" }'; }
 share() { field percent_of_products <"$results/$1" | median | awk '{ printf "%.0f%%", $1 }'; }
 bench_shape() {      # name, layers width heads context vocab batch
-    local name=$1 suffix line best='' setting; shift
+    local name=$1 suffix line best=''; shift
     rm -f "$results"/step* "$results/peer"
     touch "$results/peer"
     for ((i = 0; i < ROUNDS; i++)); do
@@ -53,9 +53,8 @@ bench_shape() {      # name, layers width heads context vocab batch
             echo "$line" >>"$results/peer"
         fi
     done
-    setting=$(sed -n 's/.* setting \([^ ]*\) .*/\1/p' "$results/peer" | head -1)
     echo "| $name | $(speed step) | $(speed step-cpu-bf16) | $(ratio step-cpu-bf16 step) |" \
-        "$(speed peer) | ${setting:--} | $(ratio step peer) |" \
+        "$(speed peer) | ${best:--} | $(ratio step peer) |" \
         "$(ratio step-cpu-bf16 peer) | $(share step) | $(share step-cpu-bf16) |" >>"$results/table"
 }
 bench_shape "L4 C128 NH4 T128 V256 B16" 4 128 4 128 256 16
